@@ -1,0 +1,100 @@
+// Package applianceapi is the vocabulary of the appliance itself: the
+// operations under keyrack: that no cloud has a word for.
+//
+// Read first: [Operations]; [GetStatusResponse]; [ListAuditRecordsRequest].
+//
+// They concern the whole appliance, never a tenant, so only the operator may
+// call them: whoever reaches the local Unix socket as root or as the service's
+// own user.
+package applianceapi
+
+import "github.com/keyrack/keyrack/api"
+
+// The operations of the appliance.
+var (
+	GetStatus           = api.Define[GetStatusRequest, GetStatusResponse](api.Appliance, "GetStatus", 1, api.ReadOnly|api.Idempotent)
+	ListAuditRecords    = api.Define[ListAuditRecordsRequest, ListAuditRecordsResponse](api.Appliance, "ListAuditRecords", 2, api.ReadOnly|api.Idempotent)
+	GetAuditCheckpoint  = api.Define[GetAuditCheckpointRequest, GetAuditCheckpointResponse](api.Appliance, "GetAuditCheckpoint", 3, api.ReadOnly|api.Idempotent)
+	GetAuditConsistency = api.Define[GetAuditConsistencyRequest, GetAuditConsistencyResponse](api.Appliance, "GetAuditConsistency", 4, api.ReadOnly|api.Idempotent)
+)
+
+// Operations returns the rows of this package.
+func Operations() []*api.Op {
+	return []*api.Op{GetStatus.Op, ListAuditRecords.Op, GetAuditCheckpoint.Op, GetAuditConsistency.Op}
+}
+
+// GetStatusRequest asks how the appliance is. It has no members.
+type GetStatusRequest struct{}
+
+// GetStatusResponse says how the appliance is.
+type GetStatusResponse struct {
+	ApplianceId     string   `n:"1"` // UUID, made at init
+	Version         string   `n:"2"`
+	State           State    `n:"3"`
+	StartTime       api.Time `n:"4"`
+	ServerKey       string   `n:"5"` // sha256:<64 hex digits> of the server's public key
+	Token           string   `n:"6"` // what holds the root, for people
+	AuditRecords    int64    `n:"7" rule:"always"`
+	AuditDurability string   `n:"8"` // "synced" or "written"
+	Connections     int64    `n:"9" rule:"always"`
+	CPUMicros       int64    `n:"10" rule:"always"` // of the process since its start, user and system
+	Allocations     int64    `n:"11" rule:"always"` // heap objects since the start
+	AllocatedBytes  int64    `n:"12" rule:"always"` // of them
+	Warnings        []string `n:"13"`               // what an operator should change, one sentence each
+}
+
+// State is whether the domain key is in memory.
+type State uint8
+
+// The states.
+const (
+	Locked   State = 1
+	Unlocked State = 2
+)
+
+var states = api.Names{"LOCKED", "UNLOCKED"}
+
+// Names returns the closed list.
+func (State) Names() api.Names { return states }
+
+// String returns the state's name.
+func (s State) String() string { return states.Name(uint8(s)) }
+
+// ListAuditRecordsRequest asks for records of the audit log in their order.
+// From is a position: 0 is the log's first record. A negative From counts from
+// the end: -10 asks for the last ten.
+type ListAuditRecordsRequest struct {
+	From  int64 `n:"1" audit:"show" rule:"range=-1000000:9007199254740991"`
+	Limit int64 `n:"2" audit:"show" rule:"range=0:1000"` // 0 = 100
+}
+
+// ListAuditRecordsResponse holds durable records. An answer with no records
+// means there are none behind From yet.
+type ListAuditRecordsResponse struct {
+	From    int64      `n:"1" rule:"always"` // position of the first one
+	Records []api.Blob `n:"2"`               // audit/FORMAT.md, "Record"
+	Next    int64      `n:"3" rule:"always"` // position behind the last one
+}
+
+// GetAuditCheckpointRequest asks for the newest signed checkpoint. It has no members.
+type GetAuditCheckpointRequest struct{}
+
+// GetAuditCheckpointResponse holds the newest checkpoint, a C2SP signed note,
+// and the verifier key of its signature in the form of the same specification.
+type GetAuditCheckpointResponse struct {
+	Checkpoint string `n:"1"`
+	Key        string `n:"2"`
+}
+
+// GetAuditConsistencyRequest asks for a proof that the log of the newest
+// checkpoint extends the log of OldSize records.
+type GetAuditConsistencyRequest struct {
+	OldSize int64 `n:"1" rule:"required,range=0:9007199254740991" audit:"show"`
+}
+
+// GetAuditConsistencyResponse holds a checkpoint and the hashes of an RFC 6962
+// §2.1.2 consistency proof from OldSize to its size, 32 bytes each.
+type GetAuditConsistencyResponse struct {
+	Checkpoint string     `n:"1"`
+	Proof      []api.Blob `n:"2"`
+}

@@ -1,0 +1,58 @@
+package api
+
+import "time"
+
+// Limits that AWS or our formats fix. Nothing else in the tree spells them.
+const (
+	MaxPlaintext         = 4096   // bytes of an Encrypt (AWS KMS, Encrypt)
+	MaxCiphertext        = 6144   // bytes of a CiphertextBlob
+	MaxEncryptionContext = 8192   // bytes of the canonical encoding
+	MaxAliasName         = 256    // characters, "alias/" included
+	MaxKeyPolicy         = 32_768 // bytes (AWS KMS quota; more is LimitExceeded)
+)
+
+// Message keys (DESIGN, "Message keys"): how far one may be reused. The bounds
+// on messages and bytes are internal/seal's, which enforces them.
+const (
+	MessageKeyLife = 60 * time.Second // no new message and no cached decryption beyond it
+)
+
+// Decryption caches: how many message keys of old messages are kept.
+const (
+	OpenKeysPerKey     = 4096   // of one key
+	OpenKeysPerAccount = 16_384 // of all keys of an account
+	CachedKeys         = 65_536 // keys whose material is kept in memory
+)
+
+// The native protocol's limits, before anything is parsed.
+const (
+	MaxRequestFrame = 128 << 10 // bytes behind the length
+	MaxReplyFrame   = 1 << 20   // bytes behind the length
+)
+
+// A connection's limits. See protocol/server for what each guards against.
+const (
+	HandshakeTimeout  = 10 * time.Second // from accept to the end of the TLS handshake
+	FrameTimeout      = 10 * time.Second // from a frame's first byte to its last
+	WriteTimeout      = 30 * time.Second // for one write of replies
+	IdleTimeout       = 15 * time.Minute // without a whole frame
+	MaxConnections    = 4096             // open at once, handshakes included
+	MaxHandshakes     = 64               // under way at once
+	MaxConnsPrincipal = 1024             // open at once by one principal
+	Window            = 1024             // requests of one connection not answered yet
+	WindowBytes       = 4 << 20          // bytes of its replies not written yet
+)
+
+// Refusals of one principal beyond this many a second are folded into one
+// audit record a second with a count.
+const RefusalsPerSecond = 10
+
+// Worker pools: how many jobs of a class run and wait.
+const (
+	StoreWorkers   = 16
+	StoreQueue     = 4096
+	TokenWorkers   = 4
+	TokenQueue     = 1024
+	ComputeQueue   = 1024
+	WorkerDeadline = 30 * time.Second // for one job, from when it was queued
+)

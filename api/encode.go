@@ -1,0 +1,107 @@
+package api
+
+import (
+	"reflect"
+
+	"github.com/keyrack/keyrack/internal/cbor"
+)
+
+// AppendCBOR appends v, a pointer to a value of s's type, as a deterministic
+// CBOR map {member number: value}. Zero members are absent unless their rule
+// says always.
+func (s *Struct) AppendCBOR(dst []byte, v any) []byte {
+	return s.append(dst, reflect.ValueOf(v).Elem(), everything)
+}
+
+// AppendAudit appends the members of v that an audit record may show, in the
+// same encoding. The list is an allow-list: the tag audit:"show".
+func (s *Struct) AppendAudit(dst []byte, v any) []byte {
+	return s.append(dst, reflect.ValueOf(v).Elem(), shownOnly)
+}
+
+// selection says which members a walk takes.
+type selection bool
+
+const (
+	everything selection = false
+	shownOnly  selection = true
+)
+
+func (s *Struct) append(dst []byte, v reflect.Value, sel selection) []byte {
+	if len(s.Fields) >= 24 {
+		dst = cbor.AppendMap(dst, s.count(v, sel))
+		for i := range s.Fields {
+			dst, _ = s.Fields[i].appendPair(dst, v, sel)
+		}
+		return dst
+	}
+	head, n := len(dst), 0 // fewer than 24 pairs: the head is one byte, set last
+	dst = cbor.AppendMap(dst, 0)
+	for i := range s.Fields {
+		var ok bool
+		if dst, ok = s.Fields[i].appendPair(dst, v, sel); ok {
+			n++
+		}
+	}
+	dst[head] |= byte(n)
+	return dst
+}
+
+func (s *Struct) count(v reflect.Value, sel selection) (n int) {
+	for i := range s.Fields {
+		if f := &s.Fields[i]; f.taken(v.Field(f.index), sel) {
+			n++
+		}
+	}
+	return n
+}
+
+// taken reports whether a walk writes the member with value v.
+func (f *Field) taken(v reflect.Value, sel selection) bool {
+	return (sel == everything || f.Shown) && (f.Always || f.present(v))
+}
+
+// present reports whether a value is more than absent.
+func (f *Field) present(v reflect.Value) bool {
+	switch f.Shape {
+	case ShapeText, ShapeSecret, ShapeBlob, ShapeContext, ShapeList:
+		return v.Len() > 0
+	case ShapeKeyRef:
+		return v.Addr().Interface().(*KeyRef).Form != RefAbsent
+	}
+	return !v.IsZero()
+}
+
+func (f *Field) appendPair(dst []byte, parent reflect.Value, sel selection) ([]byte, bool) {
+	v := parent.Field(f.index)
+	if !f.taken(v, sel) {
+		return dst, false
+	}
+	return f.appendValue(cbor.AppendUint(dst, f.N), v, sel), true
+}
+
+func (f *Field) appendValue(dst []byte, v reflect.Value, sel selection) []byte {
+	switch f.Shape {
+	case ShapeText:
+		return cbor.AppendText(dst, v.String())
+	case ShapeKeyRef:
+		return cbor.AppendText(dst, v.Addr().Interface().(*KeyRef).Text)
+	case ShapeSecret, ShapeBlob:
+		return cbor.AppendBytes(dst, v.Bytes())
+	case ShapeBool:
+		return cbor.AppendBool(dst, v.Bool())
+	case ShapeInt, ShapeTime:
+		return cbor.AppendInt(dst, v.Int())
+	case ShapeEnum:
+		return cbor.AppendUint(dst, v.Uint())
+	case ShapeContext:
+		return append(dst, EncryptionContext(v.Bytes()).Canonical()...)
+	case ShapeStruct:
+		return f.Struct.append(dst, v, sel)
+	}
+	dst = cbor.AppendArray(dst, v.Len())
+	for i := range v.Len() {
+		dst = f.Elem.appendValue(dst, v.Index(i), everything)
+	}
+	return dst
+}

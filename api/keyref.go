@@ -1,0 +1,128 @@
+package api
+
+import (
+	"bytes"
+	"fmt"
+)
+
+// Realm is where an appliance says it is: the partition and region of every
+// ARN it mints and accepts. Immutable configuration.
+type Realm struct {
+	Partition string // "aws"
+	Region    string // "rack-1"
+}
+
+// KeyARN returns arn:<partition>:kms:<region>:<account>:key/<key id>.
+func (r Realm) KeyARN(a AccountID, id KeyID, multi bool) string {
+	b := fmt.Appendf(nil, "arn:%s:kms:%s:%s:key/", r.Partition, r.Region, a)
+	return string(id.AppendText(b, multi))
+}
+
+// RootARN returns the ARN of an account's root: arn:<partition>:iam::<account>:root.
+func (r Realm) RootARN(a AccountID) string {
+	return fmt.Sprintf("arn:%s:iam::%s:root", r.Partition, a)
+}
+
+// RefForm is which of the four forms of a key reference a caller used
+// (AWS KMS developer guide, "Key identifiers (KeyId)").
+type RefForm uint8
+
+// The forms. RefInvalid is a text that is none of them, RefAbsent no text at all.
+const (
+	RefAbsent RefForm = iota
+	RefInvalid
+	RefKeyID
+	RefKeyARN
+	RefAlias
+	RefAliasARN
+)
+
+// KeyRef is a reference to a key as a caller wrote it, parsed once. Text, and
+// so Alias, Partition and Region, alias the request: whoever keeps one clones it.
+// A text of no known form is not an error here, because AWS answers it with the
+// operation's own error after other members were checked; Form says RefInvalid.
+type KeyRef struct {
+	Text      []byte // as written
+	Form      RefForm
+	Multi     bool      // RefKeyID, RefKeyARN: the "mrk-" form was used
+	ID        KeyID     // RefKeyID, RefKeyARN
+	Account   AccountID // RefKeyARN, RefAliasARN
+	Partition []byte    // RefKeyARN, RefAliasARN
+	Region    []byte    // RefKeyARN, RefAliasARN
+	Alias     []byte    // RefAlias, RefAliasARN: with its "alias/"
+}
+
+// ParseKeyRef parses a key id, a key ARN, an alias name or an alias ARN.
+func ParseKeyRef(text []byte) KeyRef {
+	r := KeyRef{Text: text, Form: RefInvalid}
+	switch {
+	case len(text) == 0:
+		r.Form = RefAbsent
+	case bytes.HasPrefix(text, []byte("arn:")):
+		r.parseARN(text[len("arn:"):])
+	case isAlias(text):
+		r.Form, r.Alias = RefAlias, text
+	default:
+		if id, multi, ok := parseKeyID(text); ok {
+			r.Form, r.ID, r.Multi = RefKeyID, id, multi
+		}
+	}
+	return r
+}
+
+// parseARN parses what follows "arn:": partition, "kms", region, account and
+// the resource, and sets Form only if every part is well formed.
+func (r *KeyRef) parseARN(s []byte) {
+	var part [4][]byte
+	for i := range part {
+		var ok bool
+		if part[i], s, ok = bytes.Cut(s, []byte(":")); !ok {
+			return
+		}
+	}
+	account, err := ParseAccountID(part[3])
+	if err != nil || string(part[1]) != "kms" || len(part[0]) == 0 || len(part[2]) == 0 {
+		return
+	}
+	if id, ok := bytes.CutPrefix(s, []byte("key/")); ok {
+		if r.ID, r.Multi, ok = parseKeyID(id); !ok {
+			return
+		}
+		r.Form = RefKeyARN
+	} else if isAlias(s) {
+		r.Form, r.Alias = RefAliasARN, s
+	} else {
+		return
+	}
+	r.Account, r.Partition, r.Region = account, part[0], part[2]
+}
+
+// isAlias reports whether s is "alias/" and a name of at least one of
+// [a-zA-Z0-9:/_-], at most 256 characters together.
+func isAlias(s []byte) bool {
+	name, ok := bytes.CutPrefix(s, []byte("alias/"))
+	if !ok || len(name) == 0 || len(s) > MaxAliasName {
+		return false
+	}
+	for _, c := range name {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case c == ':' || c == '/' || c == '_' || c == '-':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// In reports whether the reference names something of realm: always true for
+// a bare id or alias name.
+func (r *KeyRef) In(realm Realm) bool {
+	if r.Form != RefKeyARN && r.Form != RefAliasARN {
+		return true
+	}
+	return string(r.Partition) == realm.Partition && string(r.Region) == realm.Region
+}
+
+// String returns the text as written.
+func (r KeyRef) String() string { return string(r.Text) }

@@ -1,0 +1,106 @@
+package kmsapi
+
+import "github.com/keyrack/keyrack/api"
+
+// The enums of AWS KMS. A value is its place in the list, from 1; 0 is absent.
+// The lists are closed, and their numbers frozen by the golden file of api/table.
+
+// EncryptionAlgorithm is how a key encrypts (EncryptionAlgorithmSpec).
+type EncryptionAlgorithm uint8
+
+// SymmetricDefault is AES-256-GCM under a message key.
+const SymmetricDefault EncryptionAlgorithm = 1
+
+var encryptionAlgorithms = api.Names{"SYMMETRIC_DEFAULT", "RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256", "SM2PKE"}
+
+// Names returns the closed list.
+func (EncryptionAlgorithm) Names() api.Names { return encryptionAlgorithms }
+
+// String returns AWS's name.
+func (a EncryptionAlgorithm) String() string { return encryptionAlgorithms.Name(uint8(a)) }
+
+// KeySpec is the type of a key's material.
+type KeySpec uint8
+
+// KeySpecSymmetricDefault is a 256-bit symmetric encryption key.
+const KeySpecSymmetricDefault KeySpec = 1
+
+var keySpecs = api.Names{"SYMMETRIC_DEFAULT", "HMAC_224", "HMAC_256", "HMAC_384", "HMAC_512",
+	"RSA_2048", "RSA_3072", "RSA_4096", "ECC_NIST_P256", "ECC_NIST_P384", "ECC_NIST_P521", "ECC_SECG_P256K1",
+	"ECC_NIST_EDWARDS25519", "ML_DSA_44", "ML_DSA_65", "ML_DSA_87", "ML_KEM_512", "ML_KEM_768", "ML_KEM_1024", "SM2"}
+
+// Names returns the closed list.
+func (KeySpec) Names() api.Names { return keySpecs }
+
+// String returns AWS's name.
+func (s KeySpec) String() string { return keySpecs.Name(uint8(s)) }
+
+// KeyUsage is the one job of a key (KeyUsageType).
+type KeyUsage uint8
+
+// UsageEncryptDecrypt is the usage of symmetric encryption keys.
+const UsageEncryptDecrypt KeyUsage = 1
+
+var keyUsages = api.Names{"ENCRYPT_DECRYPT", "SIGN_VERIFY", "GENERATE_VERIFY_MAC", "KEY_AGREEMENT", "ENCAPSULATE_DECAPSULATE"}
+
+// Names returns the closed list.
+func (KeyUsage) Names() api.Names { return keyUsages }
+
+// String returns AWS's name.
+func (u KeyUsage) String() string { return keyUsages.Name(uint8(u)) }
+
+// KeyOrigin is where a key's material comes from (OriginType).
+type KeyOrigin uint8
+
+// OriginAWSKMS is material made here.
+const OriginAWSKMS KeyOrigin = 1
+
+var keyOrigins = api.Names{"AWS_KMS", "EXTERNAL", "AWS_CLOUDHSM", "EXTERNAL_KEY_STORE"}
+
+// Names returns the closed list.
+func (KeyOrigin) Names() api.Names { return keyOrigins }
+
+// String returns AWS's name.
+func (o KeyOrigin) String() string { return keyOrigins.Name(uint8(o)) }
+
+// KeyState is whether a key can be used.
+type KeyState uint8
+
+// StateEnabled is the state of a key that can be used.
+const StateEnabled KeyState = 1
+
+var keyStates = api.Names{"Enabled", "Disabled", "PendingDeletion", "PendingImport", "PendingReplicaDeletion", "Creating", "Unavailable", "Updating"}
+
+// Names returns the closed list.
+func (KeyState) Names() api.Names { return keyStates }
+
+// String returns AWS's name.
+func (s KeyState) String() string { return keyStates.Name(uint8(s)) }
+
+// KeyManager is who manages a key (KeyManagerType).
+type KeyManager uint8
+
+// ManagerCustomer is the manager of every key that a caller created.
+const ManagerCustomer KeyManager = 2
+
+var keyManagers = api.Names{"AWS", "CUSTOMER"}
+
+// Names returns the closed list.
+func (KeyManager) Names() api.Names { return keyManagers }
+
+// String returns AWS's name.
+func (m KeyManager) String() string { return keyManagers.Name(uint8(m)) }
+
+// DryRunModifier changes what a dry run looks at (DryRunModifierType).
+type DryRunModifier uint8
+
+// IgnoreCiphertext makes a dry run of Decrypt check the access only.
+const IgnoreCiphertext DryRunModifier = 1
+
+var dryRunModifiers = api.Names{"IGNORE_CIPHERTEXT"}
+
+// Names returns the closed list.
+func (DryRunModifier) Names() api.Names { return dryRunModifiers }
+
+// String returns AWS's name.
+func (m DryRunModifier) String() string { return dryRunModifiers.Name(uint8(m)) }
