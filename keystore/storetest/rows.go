@@ -1,0 +1,243 @@
+package storetest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/keyrack/keyrack/keystore"
+)
+
+func readsItsOwnWrites(t *testing.T, s keystore.Store) {
+	put(t, s, row(1), "old")
+	put(t, s, row(2), "gone")
+	update(t, s, func(tx keystore.Tx) error {
+		return errors.Join(
+			tx.Put(row(1), []byte("new")), tx.Delete(row(2)), tx.Put(row(3), nil),
+			expect(tx, row(1), "new"), expect(tx, row(2), "-"), expect(tx, row(3), ""),
+			tx.Put(row(2), []byte("back")), tx.Delete(row(3)),
+			expect(tx, row(2), "back"), expect(tx, row(3), "-"),
+		)
+	})
+	view(t, s, func(r keystore.Reader) error {
+		return errors.Join(expect(r, row(1), "new"), expect(r, row(2), "back"), expect(r, row(3), "-"))
+	})
+}
+
+// keepsItsOwnCopies: the caller's buffer is the caller's again, and a value that was got does not change under its reader.
+func keepsItsOwnCopies(t *testing.T, s keystore.Store) {
+	buffer := []byte("first")
+	update(t, s, func(tx keystore.Tx) error {
+		err := tx.Put(row(1), buffer)
+		copy(buffer, "wiped")
+		return errors.Join(err, expect(tx, row(1), "first"))
+	})
+	update(t, s, func(tx keystore.Tx) error {
+		got, err := tx.Get(row(1))
+		err = errors.Join(err, tx.Put(row(1), []byte("later")), expect(tx, row(1), "later"))
+		if string(got) != "first" {
+			return fmt.Errorf("a value that was read became %q", got)
+		}
+		return err
+	})
+	expectRow(t, s, row(1), "later")
+}
+
+func deleteOfNothing(t *testing.T, s keystore.Store) {
+	f := follow(t, s, 0)
+	before := put(t, s, row(1), "here")
+	after := update(t, s, func(tx keystore.Tx) error {
+		return errors.Join(tx.Delete(row(2)), tx.Put(row(3), nil), tx.Delete(row(3)))
+	})
+	if after < before {
+		t.Errorf("revision went from %d to %d", before, after)
+	}
+	f.stop(t)
+	f.expect(t, change{before, row(1), false})
+}
+
+func scanIsOrderedAndBounded(t *testing.T, s keystore.Store) {
+	outside := keystore.MakeName(keystore.SpaceKey, "0123456789abcdef")
+	all := []keystore.Name{outside}
+	for i := range 100 {
+		all = append(all, row(i*37%100))
+	}
+	for chunk := range slices.Chunk(all, keystore.MaxRows) {
+		update(t, s, func(tx keystore.Tx) (err error) {
+			for _, n := range chunk {
+				err = errors.Join(err, tx.Put(n, n.Append(nil)))
+			}
+			return err
+		})
+	}
+	slices.SortFunc(all, keystore.Name.Compare)
+	none := keystore.Name{}
+	lo, hi := keystore.Range(keystore.SpaceAlias, "test")
+	other, otherEnd := keystore.Range(keystore.SpaceAlias, "tes")
+	for _, c := range []struct {
+		what   string
+		lo, hi keystore.Name
+		want   []keystore.Name
+	}{
+		{"everything", none, none, all},
+		{"from a row that is there", row(40), none, all[41:]},
+		{"up to a row, without it", none, row(40), all[:41]},
+		{"between two rows", row(10), row(13), all[11:14]},
+		{"from a row that is not there", row(98), row(200), all[99:]},
+		{"what shares components", lo, hi, all[1:]},
+		{"what shares only bytes", other, otherEnd, nil},
+		{"nothing", row(10), row(10), nil},
+		{"backwards", row(20), row(10), nil},
+	} {
+		view(t, s, func(r keystore.Reader) error {
+			got, err := collect(r, c.lo, c.hi)
+			if !slices.Equal(got, c.want) {
+				err = errors.Join(err, fmt.Errorf("%s: got %v, want %v", c.what, got, c.want))
+			}
+			return err
+		})
+	}
+}
+
+func scanStopsWhenTold(t *testing.T, s keystore.Store) {
+	for i := range 5 {
+		put(t, s, row(i), "v")
+	}
+	view(t, s, func(r keystore.Reader) error {
+		steps := 0
+		for range r.Scan(row(0), row(5)) {
+			if steps++; steps == 2 {
+				break
+			}
+		}
+		names, err := collect(r, row(0), row(5))
+		if steps != 2 || len(names) != 5 {
+			return fmt.Errorf("%d steps, then %d names", steps, len(names))
+		}
+		return err
+	})
+}
+
+func revisionsOnlyGrow(t *testing.T, s keystore.Store) {
+	var last keystore.Revision
+	view(t, s, func(r keystore.Reader) error {
+		if last = r.Revision(); last != 0 {
+			return fmt.Errorf("an empty store has revision %d", last)
+		}
+		return nil
+	})
+	for i := range 10 {
+		r := put(t, s, row(i%3), fmt.Sprint(i))
+		if r <= last {
+			t.Errorf("revision %d after %d", r, last)
+		}
+		last = r
+		view(t, s, func(r keystore.Reader) error {
+			if r.Revision() != last {
+				return fmt.Errorf("read at %d, want the %d of the last Update", r.Revision(), last)
+			}
+			return nil
+		})
+	}
+	if r := update(t, s, func(tx keystore.Tx) error { return expect(tx, row(0), "9") }); r != last {
+		t.Errorf("an Update that wrote nothing is at %d, want %d", r, last)
+	}
+}
+
+func refusesNamesOfNothing(t *testing.T, s keystore.Store) {
+	_, bound := keystore.Range(keystore.SpaceAlias, strings.Repeat("\xff", 3)) // the length of the component is one more
+	tooLong := keystore.MakeName(keystore.SpaceAlias, strings.Repeat("n", keystore.MaxName))
+	unknown := keystore.MakeName(255, "x")
+	for what, n := range map[string]keystore.Name{"zero": {}, "bound": bound, "too long": tooLong, "unknown space": unknown} {
+		_, err := s.Update(context.Background(), func(tx keystore.Tx) error { _, err := tx.Get(n); return err })
+		wantError(t, what+": Tx.Get", err, keystore.ErrName)
+		_, err = s.Update(context.Background(), func(tx keystore.Tx) error { return tx.Put(n, nil) })
+		wantError(t, what+": Put", err, keystore.ErrName)
+		_, err = s.Update(context.Background(), func(tx keystore.Tx) error { return tx.Delete(n) })
+		wantError(t, what+": Delete", err, keystore.ErrName)
+		err = s.View(context.Background(), func(r keystore.Reader) error { _, err := r.Get(n); return err })
+		wantError(t, what+": Reader.Get", err, keystore.ErrName)
+	}
+	longest := keystore.MakeName(keystore.SpaceAlias, strings.Repeat("n", keystore.MaxName-3))
+	put(t, s, longest, "fits")
+	expectRow(t, s, longest, "fits")
+}
+
+func wantError(t *testing.T, what string, got, want error) {
+	t.Helper()
+	if !errors.Is(got, want) {
+		t.Errorf("%s: got error %v, want %v", what, got, want)
+	}
+}
+
+// rowsPerTransaction: rows count once each, however they are touched.
+func rowsPerTransaction(t *testing.T, s keystore.Store) {
+	touch := func(rows int) error {
+		_, err := s.Update(context.Background(), func(tx keystore.Tx) (err error) {
+			for i := range 3 * rows {
+				n := row(i % rows)
+				switch i % 3 {
+				case 0:
+					_, err = tx.Get(n)
+				case 1:
+					err = tx.Put(n, []byte("v"))
+				case 2:
+					err = tx.Delete(n)
+				}
+				if err != nil && !errors.Is(err, keystore.ErrNotFound) {
+					return err
+				}
+			}
+			return nil
+		})
+		return err
+	}
+	if err := touch(keystore.MaxRows); err != nil {
+		t.Errorf("%d rows: %v", keystore.MaxRows, err)
+	}
+	wantError(t, "one row more", touch(keystore.MaxRows+1), keystore.ErrTooManyRows)
+}
+
+func bytesPerTransaction(t *testing.T, s keystore.Store) {
+	value := bytes.Repeat([]byte("v"), keystore.MaxValue)
+	write := func(rows, size int) error {
+		_, err := s.Update(context.Background(), func(tx keystore.Tx) (err error) {
+			for i := range rows {
+				if err := tx.Put(row(i), value[:size]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		return err
+	}
+	if err := write(1, keystore.MaxValue); err != nil {
+		t.Errorf("largest value: %v", err)
+	}
+	expectRow(t, s, row(0), string(value))
+	value = append(value, make([]byte, 1024)...)
+	wantError(t, "value beyond what any layer may write", write(1, keystore.MaxValue+257), keystore.ErrTooLarge)
+	if err := write(keystore.MaxBytes/keystore.MaxValue-1, keystore.MaxValue); err != nil {
+		t.Errorf("a transaction just within its bytes: %v", err)
+	}
+	wantError(t, "transaction beyond its bytes", write(keystore.MaxBytes/keystore.MaxValue, keystore.MaxValue), keystore.ErrTooLarge)
+}
+
+// hiddenErrorDoesNotCommit: a function that overlooks an error of its Tx has not decided on what it meant to.
+func hiddenErrorDoesNotCommit(t *testing.T, s keystore.Store) {
+	_, err := s.Update(context.Background(), func(tx keystore.Tx) error {
+		tx.Put(row(1), []byte("half"))
+		tx.Put(keystore.Name{}, nil)
+		tx.Put(row(2), []byte("half"))
+		return nil
+	})
+	wantError(t, "Update", err, keystore.ErrName)
+	update(t, s, func(tx keystore.Tx) error {
+		return errors.Join(expect(tx, row(1), "-"), expect(tx, row(2), "-"), tx.Put(row(3), []byte("whole")))
+	})
+	expectRow(t, s, row(3), "whole")
+}
