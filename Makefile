@@ -29,9 +29,9 @@ setup: ## install the Debian packages that the tests use; nothing to do when all
 	@need=; for p in $(DEBIAN); do command -v $${p#*:} >/dev/null || need+=" $${p%:*}"; done; [ "$$need" ] || exit 0; \
 	as=; [ $$(id -u) = 0 ] || as=$$(command -v sudo) || { echo "run as root: apt-get install$$need"; exit 1; }; \
 	$$as apt-get -q update && $$as env DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends $$need
-check: ## gofmt, vet, staticcheck, layers
+check: ## gofmt, vet (also as arm64 without cgo), staticcheck, layers
 	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "gofmt -w these:" $$bad; exit 1; }
-	go vet ./...
+	go vet ./...; CGO_ENABLED=0 GOARCH=arm64 go vet ./...
 	go tool staticcheck ./...
 	go test ./internal/layers
 test: setup ## all tests under the race detector
@@ -41,7 +41,7 @@ fuzz-list:
 	awk '/^Fuzz/ {f[n++] = $$1} /^ok/ {for (i = 0; i < n; i++) print $$2, f[i]; n = 0}' | shuf
 fuzz: ## every fuzz target for FUZZTIME (30s) each, in random order, starting none after FUZZTOTAL seconds
 	@$(MAKE) -s fuzz-list | while read -r p f && [ $$SECONDS -lt $(FUZZTOTAL) ]; do \
-	echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p </dev/null; done
+	echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1000x $$p </dev/null; done
 bench: ## all benchmarks, or those named BENCH=regexp
 	$(BENCHRUN)
 bench-compare: ## benchmarks of REF=main against this tree, alternating, six runs each

@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strconv"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -113,6 +114,8 @@ func semantic(err error) error {
 		e.Reason = ErrUnknown
 	case errors.Is(err, ErrBase64):
 		e.Reason = ErrBase64
+	case errors.Is(err, strconv.ErrRange):
+		e.Reason = ErrRange
 	}
 	return e
 }

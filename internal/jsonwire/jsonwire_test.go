@@ -78,7 +78,7 @@ func TestUnmarshalRefuses(t *testing.T) {
 		"number for a string":        {`{"KeyId":1}`, jsonwire.ErrType},
 		"string for a number":        {`{"Days":"1"}`, jsonwire.ErrType},
 		"fraction for an int":        {`{"Days":1.5}`, jsonwire.ErrType},
-		"int too large":              {`{"Days":9223372036854775808}`, jsonwire.ErrType},
+		"int too large":              {`{"Days":9223372036854775808}`, jsonwire.ErrRange},
 		"leading zero":               {`{"Days":07}`, jsonwire.ErrSyntax},
 		"not a number":               {`{"Days":NaN}`, jsonwire.ErrSyntax},
 		"nested deeper than allowed": {strings.Repeat("[", jsonwire.MaxDepth+1), jsonwire.ErrDepth},
