@@ -1,0 +1,149 @@
+// Package access is the door: the one way from a wire to an operation. Every
+// call that comes through it is decoded, decided and recorded exactly once.
+//
+// Read first: [Handle], which puts a method behind the door, and serve below
+// it, which is all of it; [Call], what a method sees; [Session] and [Held], what
+// a front sees.
+//
+// It does not read sockets, wait for disks or keep keys. Policies, principals
+// and the audit log are packages below.
+package access
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"runtime/debug"
+	"sync"
+
+	"github.com/keyrack/keyrack/access/identity"
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/audit"
+	"github.com/keyrack/keyrack/internal/clock"
+	"github.com/keyrack/keyrack/internal/work"
+)
+
+// Config is what a Gate stands on. All members are required.
+type Config struct {
+	Log    *audit.Log
+	Clock  *clock.Clock
+	Realm  api.Realm
+	Logger *slog.Logger
+}
+
+// Gate holds what all sessions share. Safe for concurrent use.
+type Gate struct {
+	Config
+	refusals refusals
+	outbox   outbox
+	sessions sync.Pool
+}
+
+// NewGate returns a gate in front of a log. Run its [Gate.Keep] beside it.
+func NewGate(cfg Config) *Gate {
+	g := &Gate{Config: cfg}
+	g.sessions.New = func() any { return newSession(g) }
+	return g
+}
+
+// Route is an operation behind the door. The zero value serves nothing.
+type Route struct {
+	op    *api.Op
+	serve func(*Call, api.Wire, []byte) work.Class
+}
+
+// Op returns the operation's row.
+func (r Route) Op() *api.Op { return r.op }
+
+// Serve decodes body, runs the operation, stages its audit record and appends
+// the reply to c's session. It never waits for the disk. A result other than
+// work.None means: no effect, no record, no reply yet; take c.Ticket(), copy
+// body, and run it again from a worker of that class with Session.Again.
+// body must not change until Serve returns, and is not kept.
+func (r Route) Serve(c *Call, w api.Wire, body []byte) work.Class { return r.serve(c, w, body) }
+
+// Handle puts the method f behind the door as operation op. It is the only way
+// to make a [Route]. f runs on the connection's goroutine or on a worker, at any
+// number of them at once; in and out are zero before and wiped after it.
+func Handle[In, Out any](g *Gate, op api.OpOf[In, Out], f func(*Call, *In, *Out) error) Route {
+	b := &bound[In, Out]{op: op.Op, f: f, logger: g.Logger}
+	b.pool.New = func() any { return new(exchange[In, Out]) }
+	return Route{op: op.Op, serve: b.serve}
+}
+
+// bound is an operation with its method.
+type bound[In, Out any] struct {
+	op     *api.Op
+	f      func(*Call, *In, *Out) error
+	logger *slog.Logger
+	pool   sync.Pool
+}
+
+// exchange is a request and its response.
+type exchange[In, Out any] struct {
+	in  In
+	out Out
+}
+
+func (b *bound[In, Out]) serve(c *Call, w api.Wire, body []byte) work.Class {
+	x := b.pool.Get().(*exchange[In, Out])
+	defer func() { *x = exchange[In, Out]{}; b.pool.Put(x) }()
+	c.begin(b.op, &x.in, &x.out)
+	err := c.acceptable()
+	if err == nil {
+		err = w.Decode(b.op, body, &x.in)
+	}
+	if err == nil {
+		err = b.run(c, x)
+	}
+	if y, again := err.(*yield); again {
+		return y.class
+	}
+	if err == nil && !c.asked {
+		err = api.Internal(fmt.Errorf("%s answered without asking the gate", b.op))
+	}
+	c.record(err)
+	c.reply(w, err)
+	return work.None
+}
+
+// run calls the method and turns a panic into an internal error, so that it
+// costs one request.
+func (b *bound[In, Out]) run(c *Call, x *exchange[In, Out]) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = panicked(c.ctx, b.logger, b.op, p)
+		}
+	}()
+	return b.f(c, &x.in, &x.out)
+}
+
+// panicked logs a panic without its value, which may hold anything, unless it
+// is the runtime's own.
+func panicked(ctx context.Context, l *slog.Logger, op *api.Op, p any) error {
+	what := fmt.Sprintf("%T", p)
+	if e, ok := p.(runtime.Error); ok {
+		what = e.Error()
+	}
+	l.LogAttrs(ctx, slog.LevelError, "operation panicked",
+		slog.String("op", op.Action), slog.String("panic", what), slog.String("stack", string(debug.Stack())))
+	return api.Internal(fmt.Errorf("%s panicked: %s", op, what))
+}
+
+// yield is the error of a call that may not wait here for slow work.
+type yield struct{ class work.Class }
+
+func (y *yield) Error() string { return "to be run again by a worker: " + y.class.String() }
+
+// yields holds one value a class, so that yielding allocates nothing.
+var yields = [...]yield{{work.None}, {work.Store}, {work.Token}, {work.Compute}}
+
+// Session opens a place at the door for one connection, or for one request of
+// a front that has no connections: who calls, and from where ("tcp 192.0.2.1:4711"),
+// for the audit record. It is for one goroutine; Close it.
+func (g *Gate) Session(ctx context.Context, who identity.Handle, source string) *Session {
+	s := g.sessions.Get().(*Session)
+	s.ctx, s.who, s.source = ctx, who, source
+	return s
+}

@@ -1,0 +1,118 @@
+package access
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/audit"
+)
+
+// record stages the call's one audit record.
+func (c *Call) record(err error) {
+	s := c.session
+	if c.staged != nil { // the change is in the store together with these bytes
+		s.trail.AddEncoded(c.staged)
+		return
+	}
+	e := api.AsError(err)
+	if e != nil && s.gate.refusals.fold(c, e.Kind) {
+		return
+	}
+	c.describe(&s.rec, e)
+	s.trail.Add(&s.rec)
+	if e != nil && e.Err != nil {
+		s.gate.Logger.LogAttrs(c.ctx, slog.LevelError, "request failed", slog.String("op", c.action()),
+			slog.String("request", c.event.String()), slog.String("key", c.resource), slog.Any("error", e.Err))
+	}
+}
+
+// describe fills rec: typed, allow-listed fields. It aliases the session's memory.
+func (c *Call) describe(rec *audit.Record, e *api.Error) {
+	s := c.session
+	*rec = audit.Record{
+		Event: c.event, Time: s.now.UnixMicro(), RequestID: uint64(c.id),
+		Source: s.source, Credential: s.who.Hash(), Resource: c.resource, Via: c.via,
+	}
+	if c.who != nil {
+		rec.Principal, rec.Account = c.who.ARN, c.who.Account.String()
+	}
+	if e != nil {
+		rec.Error, rec.Reason = uint16(e.Kind), e.Reason
+	}
+	if c.op == nil {
+		return
+	}
+	rec.Op = c.op.Number
+	if c.in == nil {
+		return
+	}
+	s.shown = c.op.In.AppendAudit(s.shown[:0], c.in)
+	split := len(s.shown)
+	if e == nil {
+		s.shown = c.op.Out.AppendAudit(s.shown, c.out)
+	}
+	rec.Request, rec.Response = members(s.shown[:split]), members(s.shown[split:])
+}
+
+// members returns the encoding of a map, or nil for the empty map.
+func members(m []byte) []byte {
+	if len(m) <= 1 {
+		return nil
+	}
+	return m
+}
+
+func (c *Call) action() string {
+	if c.op == nil {
+		return ""
+	}
+	return c.op.Action
+}
+
+// Via returns a call by the same caller on behalf of a service
+// ("secretsmanager") that needs another one: it has its own decision and its own
+// record, which says via. Give it to [Nest].
+func (c *Call) Via(service string) *Call {
+	s := c.session
+	return &Call{
+		session: s, ctx: c.ctx, id: c.id, event: s.eventID(), who: c.who,
+		via: service, mayBlock: c.mayBlock, scratch: make([]byte, scratchSize),
+	}
+}
+
+// Nest runs f as operation op for the call c, which Via made: the service that
+// calls gets the response, the log gets the record. The error is f's own, or a
+// yield that the caller must return at once.
+func Nest[In, Out any](c *Call, op api.OpOf[In, Out], f func(*Call, *In, *Out) error, in *In, out *Out) error {
+	c.begin(op.Op, in, out)
+	err := f(c, in, out)
+	if _, again := err.(*yield); again {
+		return err
+	}
+	if err == nil && !c.asked {
+		err = api.Errorf(api.KindInternal, "%s answered without asking the gate", op.Op)
+	}
+	c.record(err)
+	return err
+}
+
+// RecordConnection stages the record of something that befell a connection and
+// no request: a refused handshake, a broken frame. It is folded like refusals.
+func (s *Session) RecordConnection(err *api.Error) {
+	c := s.Call(0)
+	c.begin(nil, nil, nil)
+	c.record(err)
+}
+
+// flushFolded writes records that were folded; see refusals.
+func (g *Gate) flushFolded(ctx context.Context, all bool) {
+	var t audit.Trail
+	g.refusals.take(g.Clock.Now().Unix(), all, func(rec *audit.Record) { t.Add(rec) })
+	if t.Len() == 0 {
+		return
+	}
+	if _, err := g.Log.Append(&t, false); err != nil {
+		g.Logger.LogAttrs(ctx, slog.LevelError, "folded refusals could not be recorded", slog.Any("error", err))
+	}
+}

@@ -1,0 +1,131 @@
+package access
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/audit"
+	"github.com/keyrack/keyrack/keystore"
+)
+
+// Update is the only way for a method to write. f's rows and the call's
+// finished audit record, as the row outbox/<event id>, are one transaction, so
+// a change without a record cannot exist, whenever the power goes. It needs a
+// worker. f may run several times and must have filled the response when it
+// returns nil; its error comes back as it is.
+func (c *Call) Update(store keystore.Store, f func(keystore.Tx) error) error {
+	if !c.mayBlock {
+		return api.Internal(errWorkerOnly)
+	}
+	var encoded []byte
+	_, err := store.Update(c.ctx, func(tx keystore.Tx) error {
+		if err := f(tx); err != nil {
+			return err
+		}
+		var rec audit.Record
+		c.describe(&rec, nil)
+		encoded = audit.AppendRecord(nil, &rec)
+		return tx.Put(outboxName(c.event), encoded)
+	})
+	if err != nil {
+		return err
+	}
+	c.staged = encoded
+	c.session.rows = append(c.session.rows, outboxRow{store: store, event: c.event})
+	return nil
+}
+
+// outboxName returns the name of the row that holds an event's record until
+// the log has it.
+func outboxName(e api.EventID) keystore.Name {
+	return keystore.MakeName(keystore.SpaceOutbox, string(e[:]))
+}
+
+// outbox lists rows that can be dropped once the log is durable past them.
+type outbox struct {
+	mu   sync.Mutex
+	rows []outboxRow // guarded by mu; positions ascend but for races between sessions
+}
+
+type outboxRow struct {
+	store keystore.Store
+	event api.EventID
+	at    audit.Position // durable when the log is past it
+}
+
+func (o *outbox) add(rows []outboxRow, at audit.Position) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, r := range rows {
+		r.at = at
+		o.rows = append(o.rows, r)
+	}
+}
+
+// take removes and returns the rows that the log has made needless.
+func (o *outbox) take(durable audit.Position) (done []outboxRow) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.rows = slices.DeleteFunc(o.rows, func(r outboxRow) bool {
+		if r.at <= durable {
+			done = append(done, r)
+		}
+		return r.at <= durable
+	})
+	return done
+}
+
+// dropOutbox deletes rows whose records are durable, a few in a transaction.
+// A row that cannot be deleted now is tried again in the next round.
+func (g *Gate) dropOutbox(ctx context.Context) {
+	const batch = 16
+	for rows := range slices.Chunk(g.outbox.take(g.Log.Durable()), batch) {
+		byStore := map[keystore.Store][]outboxRow{}
+		for _, r := range rows {
+			byStore[r.store] = append(byStore[r.store], r)
+		}
+		for store, rows := range byStore {
+			if err := deleteRows(ctx, store, rows); err != nil {
+				g.outbox.add(rows, 0)
+				g.Logger.LogAttrs(ctx, slog.LevelWarn, "outbox rows could not be dropped", slog.Any("error", err))
+			}
+		}
+	}
+}
+
+func deleteRows(ctx context.Context, store keystore.Store, rows []outboxRow) error {
+	_, err := store.Update(ctx, func(tx keystore.Tx) error {
+		for _, r := range rows {
+			if err := tx.Delete(outboxName(r.event)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return err
+}
+
+// keepEvery is how often the gate's housekeeping runs.
+const keepEvery = time.Second
+
+// Keep does the gate's housekeeping until ctx ends: it writes the records of
+// folded refusals and drops outbox rows that the log has made needless. It
+// returns after a last round.
+func (g *Gate) Keep(ctx context.Context) {
+	tick := time.NewTicker(keepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			g.flushFolded(ctx, false)
+			g.dropOutbox(ctx)
+		case <-ctx.Done():
+			g.flushFolded(context.WithoutCancel(ctx), true)
+			return
+		}
+	}
+}

@@ -1,0 +1,236 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/protocol"
+)
+
+// Reply is the answer to one request.
+type Reply struct {
+	reply protocol.Reply
+	err   error // instead of a reply
+}
+
+// clone returns a reply that does not alias the connection's buffer.
+func (r Reply) clone() Reply {
+	r.reply.Body = append([]byte(nil), r.reply.Body...)
+	return r
+}
+
+// Err returns why there is no response, or nil: an *api.Error if the appliance
+// said so.
+func (r Reply) Err() error {
+	if r.err != nil {
+		return r.err
+	}
+	return r.reply.Err()
+}
+
+// Decode reads the response into out, which aliases the reply's memory.
+func (r Reply) Decode(op *api.Op, out any) error {
+	if err := r.Err(); err != nil {
+		return err
+	}
+	return op.Out.DecodeCBOR(r.reply.Body, out)
+}
+
+// conn is one connection: callers append requests to a buffer that one
+// goroutine writes, so that what came together leaves together; another one
+// reads replies.
+type conn struct {
+	nc net.Conn
+
+	mu      sync.Mutex
+	out     []byte                        // guarded by mu; requests not written yet
+	pending map[api.RequestID]func(Reply) // guarded by mu
+	last    api.RequestID                 // guarded by mu
+	err     error                         // guarded by mu; why the connection ended
+	kick    chan struct{}                 // something is in out, or the connection ended
+}
+
+// dialError says that no request was sent.
+type dialError struct {
+	err       error
+	permanent bool // trying again would end the same way
+}
+
+func (e *dialError) Error() string { return "connect to the appliance: " + e.err.Error() }
+func (e *dialError) Unwrap() error { return e.err }
+
+// connect makes a connection and reads its greeting.
+func connect(ctx context.Context, client *Client) (*conn, error) {
+	nc, err := client.dial(ctx)
+	if err != nil {
+		return nil, &dialError{err: err}
+	}
+	c := &conn{nc: nc, pending: map[api.RequestID]func(Reply){}, kick: make(chan struct{}, 1)}
+	deadline, _ := ctx.Deadline()
+	nc.SetDeadline(deadline)
+	in := reader{nc: nc, buf: make([]byte, 32<<10)}
+	frame, err := in.frame()
+	var hello *protocol.Hello
+	if err == nil {
+		hello, err = protocol.ParseHello(frame)
+	}
+	if err != nil {
+		nc.Close()
+		e, refused := errors.AsType[*api.Error](err)
+		return nil, &dialError{err, refused && !e.Kind.Retryable()}
+	}
+	nc.SetDeadline(time.Time{})
+	client.hello.Store(hello)
+	go c.write()
+	go c.read(&in)
+	return c, nil
+}
+
+func (c *conn) works() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err == nil
+}
+
+// start queues a request.
+func (c *conn) start(op *api.Op, in any, done func(Reply)) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return &dialError{err: c.err}
+	}
+	c.last++
+	c.pending[c.last] = done
+	first := len(c.out) == 0
+	c.out = protocol.AppendRequest(c.out, c.last, op, in)
+	if first {
+		c.wake()
+	}
+	return nil
+}
+
+func (c *conn) wake() {
+	select {
+	case c.kick <- struct{}{}:
+	default:
+	}
+}
+
+// write writes what is queued. It lets other goroutines run first, so that
+// callers who were woken by the same replies share a write.
+func (c *conn) write() {
+	var spare []byte
+	for range c.kick {
+		runtime.Gosched()
+		c.mu.Lock()
+		out, err := c.out, c.err
+		c.out = spare[:0]
+		c.mu.Unlock()
+		if err == nil && len(out) > 0 {
+			_, err = c.nc.Write(out)
+		}
+		clear(out) // requests hold plaintexts
+		if spare = out; err != nil {
+			c.end(err)
+			return
+		}
+	}
+}
+
+// read hands replies to their callers until the connection ends.
+func (c *conn) read(in *reader) {
+	for {
+		frame, err := in.frame()
+		var p protocol.Reply
+		if err == nil {
+			p, err = protocol.ParseReply(frame)
+		}
+		if err == nil && p.ID == 0 {
+			if err = p.Err(); err == nil {
+				err = errors.New("the server greeted twice")
+			}
+		}
+		if err != nil {
+			c.end(err)
+			return
+		}
+		if done := c.take(p.ID); done != nil {
+			done(Reply{reply: p})
+		}
+		clear(frame) // replies hold plaintexts
+	}
+}
+
+func (c *conn) take(id api.RequestID) func(Reply) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	done := c.pending[id]
+	delete(c.pending, id)
+	return done
+}
+
+// end ends the connection; calls under way fail.
+func (c *conn) end(err error) {
+	c.mu.Lock()
+	first := c.err == nil
+	if first {
+		c.err = err
+	}
+	pending := c.pending
+	c.pending = map[api.RequestID]func(Reply){}
+	c.mu.Unlock()
+	if first {
+		c.nc.Close()
+		c.wake()
+	}
+	lost := fmt.Errorf("%w: %w", ErrLost, err)
+	for _, done := range pending {
+		done(Reply{err: lost})
+	}
+}
+
+// reader cuts frames from a connection.
+type reader struct {
+	nc         net.Conn
+	buf        []byte
+	start, end int
+}
+
+// frame returns the next frame; it is valid until the next call.
+func (r *reader) frame() ([]byte, error) {
+	for {
+		frame, rest, need, err := protocol.Split(r.buf[r.start:r.end], api.MaxReplyFrame)
+		if err != nil {
+			return nil, err
+		}
+		if frame != nil {
+			r.start = r.end - len(rest)
+			return frame, nil
+		}
+		if err := r.fill(need); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (r *reader) fill(need int) error {
+	if r.start > 0 || need > len(r.buf) {
+		to := r.buf
+		if need > len(to) {
+			to = make([]byte, need)
+		}
+		r.end = copy(to, r.buf[r.start:r.end])
+		r.buf, r.start = to, 0
+	}
+	n, err := r.nc.Read(r.buf[r.end:])
+	if r.end += n; n > 0 {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,123 @@
+package kms
+
+import (
+	"crypto/rand"
+	"fmt"
+
+	"github.com/keyrack/keyrack/access"
+	"github.com/keyrack/keyrack/access/policy"
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/api/kmsapi"
+	"github.com/keyrack/keyrack/internal/cbor"
+	"github.com/keyrack/keyrack/internal/securemem"
+	"github.com/keyrack/keyrack/internal/work"
+	"github.com/keyrack/keyrack/keystore"
+)
+
+// CreateKey makes a symmetric encryption key in the caller's account. The key
+// is answered only after it was read back from the store and its material gave
+// the id it was stored under. (AWS KMS API Reference, CreateKey.)
+func (s *Service) CreateKey(c *access.Call, in *kmsapi.CreateKeyRequest, out *kmsapi.CreateKeyResponse) error {
+	if err := c.Admit(access.Any(c)); err != nil {
+		return err
+	}
+	if err := s.creatable(c, in); err != nil {
+		return err
+	}
+	if err := c.Need(work.Store); err != nil {
+		return err
+	}
+	k, secret, err := s.draft(c, in)
+	if err != nil {
+		return err
+	}
+	defer secret.Free()
+	out.KeyMetadata = k.metadata()
+	if err := c.Update(s.store, func(tx keystore.Tx) error { return s.putKey(tx, k, secret.Bytes()) }); err != nil {
+		return err
+	}
+	return s.readBack(c, k)
+}
+
+// creatable refuses what this appliance does not make. A parameter that would
+// be ignored is an error.
+func (s *Service) creatable(c *access.Call, in *kmsapi.CreateKeyRequest) error {
+	spec := in.KeySpec | in.CustomerMasterKeySpec // Check allows one of them
+	switch {
+	case spec > kmsapi.KeySpecSymmetricDefault:
+		return unsupported("KeySpec %s", spec)
+	case in.KeyUsage > kmsapi.UsageEncryptDecrypt:
+		return api.Errorf(api.KindValidation, "KeyUsage %s is not compatible with KeySpec SYMMETRIC_DEFAULT", in.KeyUsage)
+	case in.Origin > kmsapi.OriginAWSKMS:
+		return unsupported("Origin %s", in.Origin)
+	case in.CustomKeyStoreId != "":
+		return unsupported("CustomKeyStoreId")
+	case in.XksKeyId != "":
+		return unsupported("XksKeyId")
+	case len(in.Tags) > 0:
+		return unsupported("Tags")
+	case in.MultiRegion:
+		return unsupported("MultiRegion")
+	case in.Policy == "":
+		return nil
+	}
+	if _, err := policy.Parse([]byte(in.Policy), s.realm.Partition, c.Account()); err != nil {
+		return api.Errorf(api.KindMalformedPolicyDocument, "Policy: %v; leave it out to get the default key policy", err)
+	}
+	return nil
+}
+
+func unsupported(format string, args ...any) error {
+	return api.Errorf(api.KindUnsupportedOperation, "%s is not supported by this appliance: leave it out to create a SYMMETRIC_DEFAULT key", fmt.Sprintf(format, args...))
+}
+
+// draft returns a new key, not stored yet, with its material.
+func (s *Service) draft(c *access.Call, in *kmsapi.CreateKeyRequest) (*key, *securemem.Buffer, error) {
+	secret, err := securemem.New(materialLen)
+	if err != nil {
+		return nil, nil, api.Internal(fmt.Errorf("memory for material: %w", err))
+	}
+	k := &key{account: c.Account()}
+	rand.Read(k.id[:])
+	k.id[6], k.id[8] = k.id[6]&0x0f|0x40, k.id[8]&0x3f|0x80 // UUID version 4 (RFC 9562 §5.4)
+	rand.Read(secret.Bytes())
+	id := materialID(k.id, secret.Bytes())
+	k.arn = s.realm.KeyARN(k.account, k.id, k.multi)
+	k.row = keyRow{
+		Format: keyFormat, Account: k.account.String(), Created: api.TimeOf(c.Now()), Description: in.Description,
+		Spec: kmsapi.KeySpecSymmetricDefault, Usage: kmsapi.UsageEncryptDecrypt, Origin: kmsapi.OriginAWSKMS,
+		State: kmsapi.StateEnabled, Manager: kmsapi.ManagerCustomer, Current: id[:],
+	}
+	return k, secret, nil
+}
+
+func (s *Service) putKey(tx keystore.Tx, k *key, secret []byte) error {
+	row, err := cbor.Marshal(&k.row)
+	if err != nil {
+		return err
+	}
+	value, err := securemem.New(1 + materialLen)
+	if err != nil {
+		return err
+	}
+	defer value.Free()
+	value.Bytes()[0] = materialTag
+	copy(value.Bytes()[1:], secret)
+	if err := tx.Put(materialName(k.id, k.row.Current), value.Bytes()); err != nil {
+		return err
+	}
+	return tx.Put(keyName(k.id), row)
+}
+
+// readBack loads the new key from the store, which checks that its material
+// gives the id it was stored under.
+func (s *Service) readBack(c *access.Call, k *key) error {
+	stored, err := s.load(c.Context(), k.id)
+	if err != nil {
+		return err
+	}
+	if stored == nil || stored.current.id != [32]byte(k.row.Current) {
+		return api.Internal(fmt.Errorf("key %s is not in the store as it was written", k.id))
+	}
+	return nil
+}

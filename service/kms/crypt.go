@@ -1,0 +1,124 @@
+package kms
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/keyrack/keyrack/access"
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/api/kmsapi"
+	"github.com/keyrack/keyrack/internal/seal"
+)
+
+// errInvalidCiphertext is everything that can be wrong with a ciphertext.
+var errInvalidCiphertext = &api.Error{
+	Kind:    api.KindInvalidCiphertext,
+	Message: "the ciphertext is damaged, or the encryption context is not the one it was made with",
+}
+
+// errNoSuchKey is the answer for a ciphertext whose key does not exist and for
+// one whose key the caller may not use.
+var errNoSuchKey = &api.Error{
+	Kind:    api.KindAccessDenied,
+	Message: "The ciphertext refers to a customer master key that does not exist, does not exist in this region, or you are not allowed to access.",
+}
+
+// errIncorrectKey is AWS's text for a ciphertext of another key than the named one.
+var errIncorrectKey = &api.Error{
+	Kind:    api.KindIncorrectKey,
+	Message: "The key ID in the request does not identify a CMK that can perform this operation.",
+}
+
+// keyOf returns the key to decrypt with, admitted: the named one, which must be
+// the ciphertext's own, or the one that the ciphertext names.
+func (s *Service) keyOf(c *access.Call, in *kmsapi.DecryptRequest) (*key, error) {
+	h, ok := seal.ParseMessage(in.CiphertextBlob)
+	if !ok && len(in.DryRunModifiers) == 0 {
+		return nil, errInvalidCiphertext
+	}
+	if in.KeyId.Form == api.RefAbsent {
+		return s.keyNamedBy(c, &h)
+	}
+	k, err := s.resolve(c, &in.KeyId)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Admit(k); err != nil {
+		return nil, err
+	}
+	if ok && h.KeyID != k.id {
+		return nil, errIncorrectKey
+	}
+	return k, nil
+}
+
+func (s *Service) keyNamedBy(c *access.Call, h *seal.MessageHeader) (*key, error) {
+	k, err := s.key(c, h.KeyID)
+	if err != nil {
+		return nil, err
+	}
+	if k == nil {
+		return nil, errNoSuchKey
+	}
+	if err := c.Admit(k); err != nil {
+		return nil, errNoSuchKey
+	}
+	return k, nil
+}
+
+// seal encrypts under the key's current material into the call's own memory.
+func (s *Service) seal(c *access.Call, k *key, plaintext, encryptionContext []byte) ([]byte, error) {
+	bound := api.EncryptionContext(encryptionContext).Canonical()
+	dst, scratch := c.Bytes(seal.Overhead + len(plaintext))[:0], c.Bytes(seal.Scratch + len(bound))[:0]
+	for range 3 { // a full message key is replaced once; racing callers may fill that one too
+		mk, err := k.current.messageKey(k.id, c.Now())
+		if err != nil {
+			return nil, s.damagedMaterial(c.Context(), k, err)
+		}
+		blob, err := mk.Seal(dst, scratch, plaintext, bound)
+		if err == nil {
+			return blob, nil
+		}
+		k.current.retire(mk)
+	}
+	return nil, api.Errorf(api.KindThrottling, "the key is in too heavy use; try again")
+}
+
+// open decrypts into the call's own memory. There is one error.
+func (s *Service) open(c *access.Call, k *key, blob, encryptionContext []byte) ([]byte, *material, error) {
+	h, ok := seal.ParseMessage(blob)
+	if !ok {
+		return nil, nil, errInvalidCiphertext
+	}
+	m := k.material(h.MaterialID)
+	if m == nil {
+		return nil, nil, errInvalidCiphertext
+	}
+	bound := api.EncryptionContext(encryptionContext).Canonical()
+	dst, scratch := c.Bytes(len(blob) - seal.Overhead)[:0], c.Bytes(seal.Scratch + len(bound))[:0]
+	mk, fresh, err := m.openKey(h, c.Now())
+	if err != nil {
+		return nil, nil, api.Internal(err)
+	}
+	plaintext, err := mk.Open(dst, scratch, blob, bound)
+	if err != nil {
+		return nil, nil, errInvalidCiphertext
+	}
+	if fresh {
+		m.opened.add(h.Salt, mk, c.Now())
+	}
+	return plaintext, m, nil
+}
+
+// damagedMaterial answers for material that is not what was stored: better no
+// ciphertext than one that nobody can decrypt. The snapshot is dropped, so the
+// next call reads the sealed copy.
+func (s *Service) damagedMaterial(ctx context.Context, k *key, err error) error {
+	s.damaged.Add(1)
+	s.keys.forget(k)
+	s.logger.LogAttrs(ctx, slog.LevelError, "key material in memory has changed; it was dropped",
+		slog.String("key", k.ARN()), slog.Any("error", err))
+	e := api.Internal(err)
+	e.Reason = "material-damaged"
+	return e
+}

@@ -1,0 +1,141 @@
+package kms
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"github.com/keyrack/keyrack/access/policy"
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/api/kmsapi"
+	"github.com/keyrack/keyrack/internal/cbor"
+	"github.com/keyrack/keyrack/internal/securemem"
+	"github.com/keyrack/keyrack/keystore"
+)
+
+// key is a snapshot of a key: immutable, replaced when its rows change, and
+// with it everything that was computed from it. It is the access.Resource of
+// the operations on it.
+type key struct {
+	id       api.KeyID
+	account  api.AccountID
+	arn      string
+	multi    bool
+	row      keyRow
+	rules    *policy.Rules
+	current  *material
+	referred atomic.Bool // used since the cache's hand last passed
+}
+
+// ARN returns the key's ARN.
+func (k *key) ARN() string { return k.arn }
+
+// Rules returns the key's policy.
+func (k *key) Rules() *policy.Rules { return k.rules }
+
+// usable says whether the key can serve an algorithm now: the order and the
+// words are AWS's, after access.
+func (k *key) usable(a kmsapi.EncryptionAlgorithm) error {
+	if k.row.State != kmsapi.StateEnabled {
+		return api.Errorf(api.KindInvalidState, "%s is %s.", k.arn, k.row.State)
+	}
+	if a != kmsapi.SymmetricDefault {
+		return api.Errorf(api.KindInvalidKeyUsage, "%s has KeySpec %s, which does not offer the algorithm %s", k.arn, k.row.Spec, a)
+	}
+	return nil
+}
+
+// material returns the material with a short id, or nil.
+func (k *key) material(short [4]byte) *material {
+	if k.current.short() == short {
+		return k.current
+	}
+	return nil
+}
+
+// metadata returns what CreateKey and its like answer.
+func (k *key) metadata() kmsapi.KeyMetadata { return k.row.metadata(k.id, k.account, k.arn) }
+
+// keyRow is the row of a key, FORMAT.md "Key".
+type keyRow struct {
+	Format      uint8             `cbor:"0,keyasint"`
+	Account     string            `cbor:"1,keyasint"`
+	Created     api.Time          `cbor:"2,keyasint"`
+	Description string            `cbor:"3,keyasint"`
+	Spec        kmsapi.KeySpec    `cbor:"4,keyasint"`
+	Usage       kmsapi.KeyUsage   `cbor:"5,keyasint"`
+	Origin      kmsapi.KeyOrigin  `cbor:"6,keyasint"`
+	State       kmsapi.KeyState   `cbor:"7,keyasint"`
+	Manager     kmsapi.KeyManager `cbor:"8,keyasint"`
+	Current     []byte            `cbor:"9,keyasint"` // KeyMaterialId, 32 bytes
+}
+
+const keyFormat = 1
+
+func (r *keyRow) metadata(id api.KeyID, account api.AccountID, arn string) kmsapi.KeyMetadata {
+	return kmsapi.KeyMetadata{
+		AWSAccountId: account.String(), KeyId: id.String(), Arn: arn, CreationDate: r.Created,
+		Enabled: r.State == kmsapi.StateEnabled, Description: r.Description, KeyUsage: r.Usage, KeyState: r.State,
+		Origin: r.Origin, KeyManager: r.Manager, CustomerMasterKeySpec: r.Spec, KeySpec: r.Spec,
+		EncryptionAlgorithms: []kmsapi.EncryptionAlgorithm{kmsapi.SymmetricDefault},
+		CurrentKeyMaterialId: fmt.Sprintf("%x", r.Current),
+	}
+}
+
+// materialTag is the first byte of a material row: what kind of secret follows.
+const materialTag = 1 // 256-bit symmetric material
+
+func keyName(id api.KeyID) keystore.Name { return keystore.MakeName(keystore.SpaceKey, string(id[:])) }
+
+func materialName(id api.KeyID, material []byte) keystore.Name {
+	return keystore.MakeName(keystore.SpaceMaterial, string(id[:]), string(material))
+}
+
+// keyOfRow returns which key a row belongs to.
+func keyOfRow(n keystore.Name) (id api.KeyID, ok bool) {
+	if n.Space() != keystore.SpaceKey && n.Space() != keystore.SpaceMaterial {
+		return id, false
+	}
+	parts := n.Components()
+	if len(parts) == 0 || len(parts[0]) != len(id) {
+		return id, false
+	}
+	return api.KeyID([]byte(parts[0])), true
+}
+
+// readKey reads a key and its material.
+func (s *Service) readKey(r keystore.Reader, id api.KeyID) (*key, error) {
+	b, err := r.Get(keyName(id))
+	if err != nil {
+		return nil, err
+	}
+	k := &key{id: id}
+	if err := cbor.Unmarshal(b, &k.row); err != nil {
+		return nil, fmt.Errorf("key row: %w", err)
+	}
+	if k.row.Format != keyFormat || len(k.row.Current) != 32 {
+		return nil, fmt.Errorf("key row has format %d, want %d", k.row.Format, keyFormat)
+	}
+	if k.account, err = api.ParseAccountID(k.row.Account); err != nil {
+		return nil, fmt.Errorf("key row: %w", err)
+	}
+	k.arn, k.rules = s.realm.KeyARN(k.account, id, k.multi), policy.AccountRoot(k.account)
+	k.current, err = s.readMaterial(r, k)
+	return k, err
+}
+
+// readMaterial copies the current material of k into locked memory and checks
+// that it is what its id says.
+func (s *Service) readMaterial(r keystore.Reader, k *key) (*material, error) {
+	b, err := r.Get(materialName(k.id, k.row.Current))
+	if err != nil {
+		return nil, fmt.Errorf("material: %w", err)
+	}
+	if len(b) != 1+materialLen || b[0] != materialTag {
+		return nil, fmt.Errorf("material row has %d bytes and is not symmetric material", len(b))
+	}
+	secret, err := securemem.From(b[1:])
+	if err != nil {
+		return nil, err
+	}
+	return newMaterial(k.id, [32]byte(k.row.Current), secret, s.keys.budget(k.account))
+}

@@ -1,0 +1,236 @@
+package kms
+
+import (
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/internal/seal"
+	"github.com/keyrack/keyrack/internal/securemem"
+)
+
+// materialLen is the length of symmetric material in bytes.
+const materialLen = 32
+
+// material is one version of a key's secret, in locked memory until nobody
+// uses it any more. Safe for concurrent use.
+type material struct {
+	id     [32]byte // KeyMaterialId: KDF(secret, "i1", key id)
+	idText string   // 64 hex digits
+	secret *securemem.Buffer
+
+	mu      sync.Mutex                 // held while a new message key is made
+	sealing atomic.Pointer[messageKey] // for new messages; nil at first
+	opened  *openKeys                  // of old messages
+}
+
+// messageKey is a message key for new messages and when it ends.
+type messageKey struct {
+	*seal.MessageKey
+	salt  [seal.Salt]byte
+	until time.Time
+}
+
+// errMaterialChanged is the cause when material does not give its own id, or
+// not the same message key twice.
+var errMaterialChanged = errors.New("material does not derive what it derived before")
+
+// newMaterial takes over secret, whose id must be id.
+func newMaterial(key api.KeyID, id [32]byte, secret *securemem.Buffer, budget *atomic.Int64) (*material, error) {
+	m := &material{id: id, idText: hex.EncodeToString(id[:]), secret: secret, opened: newOpenKeys(budget)}
+	runtime.AddCleanup(m, release, held{secret, m.opened})
+	if !m.intact(key) {
+		return nil, fmt.Errorf("material %s: %w", m.idText, errMaterialChanged)
+	}
+	return m, nil
+}
+
+// held is what a material gives back when nobody uses it any more.
+type held struct {
+	secret *securemem.Buffer
+	opened *openKeys
+}
+
+func release(h held) {
+	h.secret.Free()
+	h.opened.drop()
+}
+
+// expire lets go of message keys whose life is over.
+func (m *material) expire(now time.Time) {
+	if mk := m.sealing.Load(); mk != nil && !now.Before(mk.until) {
+		m.retire(mk)
+	}
+	m.opened.expire(now)
+}
+
+// materialID returns the KeyMaterialId of a secret.
+func materialID(key api.KeyID, secret []byte) (id [32]byte) {
+	seal.KDF(id[:], secret, seal.LabelMaterialID, key[:])
+	return id
+}
+
+// intact reports whether the secret still gives its id.
+func (m *material) intact(key api.KeyID) bool {
+	id := materialID(key, m.secret.Bytes())
+	return subtle.ConstantTimeCompare(id[:], m.id[:]) == 1
+}
+
+// short returns what ciphertexts carry of the id.
+func (m *material) short() [4]byte { return [4]byte(m.id[:4]) }
+
+// messageKey returns the message key for new messages, a fresh one if there is
+// none or its time is over.
+func (m *material) messageKey(key api.KeyID, now time.Time) (*messageKey, error) {
+	if mk := m.sealing.Load(); mk != nil && now.Before(mk.until) {
+		return mk, nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if mk := m.sealing.Load(); mk != nil && now.Before(mk.until) {
+		return mk, nil
+	}
+	mk, err := m.draw(key, now)
+	if err == nil {
+		m.sealing.Store(mk)
+	}
+	return mk, err
+}
+
+// retire ends mk: it is full.
+func (m *material) retire(mk *messageKey) { m.sealing.CompareAndSwap(mk, nil) }
+
+// draw derives a message key under a fresh salt, twice, with the material's id
+// checked in between: a bit that flipped in memory must not make data that
+// nobody can decrypt.
+func (m *material) draw(key api.KeyID, now time.Time) (*messageKey, error) {
+	h := seal.NewMessageHeader(key, m.short())
+	first, err := m.derive(h)
+	if err != nil {
+		return nil, err
+	}
+	if !m.intact(key) {
+		return nil, errMaterialChanged
+	}
+	second, err := m.derive(h)
+	if err != nil {
+		return nil, err
+	}
+	if err := first.Agrees(second); err != nil {
+		return nil, fmt.Errorf("%w: %w", errMaterialChanged, err)
+	}
+	return &messageKey{first, h.Salt, now.Add(api.MessageKeyLife)}, nil
+}
+
+// derive makes the message key of a header.
+func (m *material) derive(h seal.MessageHeader) (mk *seal.MessageKey, err error) {
+	securemem.Do(func() {
+		var prk [32]byte
+		var input [len(h.KeyID) + len(h.MaterialID) + len(h.Salt)]byte
+		seal.KDF(prk[:], m.secret.Bytes(), seal.LabelMessage, h.KDFContext(input[:0]))
+		mk, err = seal.NewMessageKey(h, prk[:])
+		securemem.Wipe(prk[:])
+	})
+	runtime.KeepAlive(m) // the secret is freed when m is gone
+	return mk, err
+}
+
+// openKey returns the message key of an old message; fresh says that it was
+// derived now, so that it may be kept once something verified under it.
+func (m *material) openKey(h seal.MessageHeader, now time.Time) (mk *seal.MessageKey, fresh bool, err error) {
+	if mk := m.sealing.Load(); mk != nil && mk.salt == h.Salt && now.Before(mk.until) {
+		return mk.MessageKey, false, nil
+	}
+	if mk := m.opened.get(h.Salt, now); mk != nil {
+		return mk, false, nil
+	}
+	mk, err = m.derive(h)
+	return mk, true, err
+}
+
+// openKeys keeps message keys of old messages that verified, for their life: at
+// most api.OpenKeysPerKey of one material, and no more of an account than its
+// budget. Two generations: when the young one is full, the old one is dropped.
+type openKeys struct {
+	budget     *atomic.Int64 // left to the account
+	mu         sync.Mutex
+	young, old map[[seal.Salt]byte]openKey // guarded by mu
+}
+
+type openKey struct {
+	*seal.MessageKey
+	until time.Time
+}
+
+func newOpenKeys(budget *atomic.Int64) *openKeys {
+	o := &openKeys{budget: budget, young: map[[seal.Salt]byte]openKey{}, old: map[[seal.Salt]byte]openKey{}}
+	return o
+}
+
+func (o *openKeys) get(salt [seal.Salt]byte, now time.Time) *seal.MessageKey {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	k, ok := o.young[salt]
+	if !ok {
+		if k, ok = o.old[salt]; ok && now.Before(k.until) && len(o.young) < api.OpenKeysPerKey/2 {
+			delete(o.old, salt)
+			o.young[salt] = k
+		}
+	}
+	if !ok || !now.Before(k.until) {
+		return nil
+	}
+	return k.MessageKey
+}
+
+// add keeps mk from now for its life, at the expense of older ones.
+func (o *openKeys) add(salt [seal.Salt]byte, mk *seal.MessageKey, now time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.young) >= api.OpenKeysPerKey/2 || o.budget.Load() <= 0 {
+		o.turn()
+	}
+	if o.budget.Add(-1) < 0 {
+		o.budget.Add(1)
+		return
+	}
+	if _, twice := o.young[salt]; twice {
+		o.budget.Add(1)
+	}
+	o.young[salt] = openKey{mk, now.Add(api.MessageKeyLife)}
+}
+
+// turn drops the old generation; the young one takes its place.
+func (o *openKeys) turn() {
+	o.budget.Add(int64(len(o.old)))
+	clear(o.old)
+	o.young, o.old = o.old, o.young
+}
+
+// expire drops the keys whose life is over.
+func (o *openKeys) expire(now time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, generation := range []map[[seal.Salt]byte]openKey{o.young, o.old} {
+		for salt, k := range generation {
+			if !now.Before(k.until) {
+				delete(generation, salt)
+				o.budget.Add(1)
+			}
+		}
+	}
+}
+
+// drop drops all keys.
+func (o *openKeys) drop() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.turn()
+	o.turn()
+}
