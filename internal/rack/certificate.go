@@ -1,0 +1,104 @@
+package rack
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"os"
+	"time"
+
+	"github.com/keyrack/keyrack/access/identity"
+)
+
+// serverCertificate reads the server's certificate and key from one PEM file,
+// or makes them. Clients pin the key, so it is made once.
+func serverCertificate(path string) (tls.Certificate, error) {
+	cert, err := tls.LoadX509KeyPair(path, path)
+	if !errors.Is(err, os.ErrNotExist) {
+		return cert, err
+	}
+	certPEM, keyPEM, err := newCertificate("keyrack")
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	if err := os.WriteFile(path, append(keyPEM, certPEM...), 0o600); err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.LoadX509KeyPair(path, path)
+}
+
+// NewClient makes a client's key and certificate in two new PEM files, name.pem
+// and name.key (0600), below dir, and returns the hash that an appliance knows
+// the client by. The key leaves no other trace.
+func NewClient(dir, name string) (hash identity.KeyHash, certPath, keyPath string, err error) {
+	certPEM, keyPEM, err := newCertificate(name)
+	if err != nil {
+		return hash, "", "", err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return hash, "", "", err
+	}
+	defer root.Close()
+	for file, content := range map[string][]byte{name + ".pem": certPEM, name + ".key": keyPEM} {
+		if err := writeNew(root, file, content); err != nil {
+			return hash, "", "", err
+		}
+	}
+	block, _ := pem.Decode(certPEM)
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return hash, "", "", err
+	}
+	return identity.HashOf(leaf.RawSubjectPublicKeyInfo), dir + "/" + name + ".pem", dir + "/" + name + ".key", nil
+}
+
+// writeNew writes a file that must not exist yet.
+func writeNew(root *os.Root, name string, content []byte) error {
+	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	return errors.Join(err, f.Close())
+}
+
+// newCertificate makes a P-256 key and a self-signed certificate for it. The
+// certificate only carries the key: whoever checks it looks at the key's hash.
+func newCertificate(name string) (certPEM, keyPEM []byte, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return nil, nil, err
+	}
+	now := time.Now()
+	template := &x509.Certificate{
+		SerialNumber: serial,
+		Subject:      pkix.Name{CommonName: name},
+		DNSNames:     []string{name},
+		NotBefore:    now.Add(-time.Hour),
+		NotAfter:     now.AddDate(10, 0, 0),
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("certificate: %w", err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), nil
+}

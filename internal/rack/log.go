@@ -1,0 +1,93 @@
+package rack
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/keyrack/keyrack/audit"
+	"github.com/keyrack/keyrack/hsm"
+	"github.com/keyrack/keyrack/internal/seal"
+	"github.com/keyrack/keyrack/internal/securemem"
+	"github.com/keyrack/keyrack/internal/tlog"
+)
+
+// openLog opens the audit log. Its two keys are made in the token: one signs
+// checkpoints, one gives the key of the batches' MACs, so that nobody who reads
+// the appliance's memory can make either.
+func (a *Appliance) openLog(ctx context.Context) error {
+	if err := os.MkdirAll(filepath.Join(a.cfg.Dir, "audit"), 0o700); err != nil {
+		return err
+	}
+	signer, public, err := a.checkpointSigner(ctx)
+	if err != nil {
+		return fmt.Errorf("checkpoint key: %w", err)
+	}
+	chain, err := a.chainKey(ctx)
+	if err != nil {
+		return fmt.Errorf("chain key: %w", err)
+	}
+	origin := "keyrack.local/" + a.id.String()
+	if a.auditKey, err = tlog.FormatP256(origin, public); err != nil {
+		return err
+	}
+	a.log, err = audit.Open(audit.Config{
+		Files: a.cfg.AuditFiles, Origin: origin, Clock: a.cfg.Clock, Durability: a.cfg.Durability,
+		Signer:   audit.Signer{Public: public, SignDigest: signer.SignDigest},
+		StartKey: chain, OnChange: a.logChanged,
+	})
+	if err != nil {
+		return err
+	}
+	a.onClose(a.log.Close)
+	return nil
+}
+
+// logChanged tells whoever is on call.
+func (a *Appliance) logChanged(s audit.State) {
+	level := slog.LevelInfo
+	if s.Dead != nil || s.Full || s.CheckpointErr != nil {
+		level = slog.LevelError
+	}
+	a.cfg.Logger.LogAttrs(a.ctx, level, "audit log", slog.Bool("full", s.Full), slog.Any("dead", s.Dead),
+		slog.Any("checkpoint", s.CheckpointErr), slog.Any("space", s.SpaceErr))
+}
+
+func (a *Appliance) checkpointSigner(ctx context.Context) (hsm.Signer, *ecdsa.PublicKey, error) {
+	k, _, err := a.token.Generate(ctx, hsm.SignP256)
+	if err != nil {
+		return nil, nil, err
+	}
+	a.onClose(func(context.Context) error { return k.Close() })
+	signer, ok := k.(hsm.Signer)
+	public, isP256 := k.Public().(*ecdsa.PublicKey)
+	if !ok || !isP256 {
+		return nil, nil, errors.New("the token's key does not sign")
+	}
+	return signer, public, nil
+}
+
+// chainKey returns how the log gets the MAC key for a nonce: one HMAC in the token.
+func (a *Appliance) chainKey(ctx context.Context) (func([32]byte) (*securemem.Buffer, error), error) {
+	k, _, err := a.token.Generate(ctx, hsm.PRFSHA256)
+	if err != nil {
+		return nil, err
+	}
+	a.onClose(func(context.Context) error { return k.Close() })
+	prf, ok := k.(hsm.PRF)
+	if !ok {
+		return nil, errors.New("the token's key is not a PRF")
+	}
+	return func(nonce [32]byte) (*securemem.Buffer, error) {
+		b, err := prf.PRF(a.ctx, make([]byte, 0, 32), seal.KDFInput(nil, seal.LabelAudit, nonce[:], 256))
+		defer securemem.Wipe(b)
+		if err != nil {
+			return nil, err
+		}
+		return securemem.From(b)
+	}, nil
+}

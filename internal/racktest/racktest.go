@@ -1,0 +1,203 @@
+// Package racktest runs a whole appliance inside a test: soft token, store in
+// memory, audit log on disk, TLS and Unix sockets on loopback.
+//
+// Read first: [Start]; [Rack]. Requests are scribbled over with 0xDB once they
+// were served, so that whoever keeps a part of one without cloning it is found.
+package racktest
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/keyrack/keyrack/access/identity"
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/api/applianceapi"
+	"github.com/keyrack/keyrack/api/kmsapi"
+	"github.com/keyrack/keyrack/audit"
+	"github.com/keyrack/keyrack/hsm"
+	"github.com/keyrack/keyrack/hsm/soft"
+	"github.com/keyrack/keyrack/internal/rack"
+	"github.com/keyrack/keyrack/internal/tlog"
+	"github.com/keyrack/keyrack/protocol/client"
+)
+
+// Scribble is what served requests are overwritten with.
+const Scribble = 0xDB
+
+// Account is the tenant whose root [Rack.Client] is.
+var Account = mustAccount("111122223333")
+
+// Other is another tenant; its root is who [Rack.Stranger] returns.
+var Other = mustAccount("444455556666")
+
+func mustAccount(s string) api.AccountID {
+	a, err := api.ParseAccountID(s)
+	if err != nil {
+		panic(err)
+	}
+	return a
+}
+
+// Rack is a running appliance and clients of it.
+type Rack struct {
+	*rack.Appliance
+	Dir        string
+	Client     *client.Client // root of Account
+	Stranger   *client.Client // root of Other
+	Operator   *client.Client // over the Unix socket
+	Principals []*identity.Principal
+	Config     client.Config // that Client was made with
+
+	tb   testing.TB
+	stop sync.Once
+}
+
+// Start starts an appliance for the length of a test. Options change its
+// configuration before it starts.
+func Start(tb testing.TB, options ...func(*rack.Config)) *Rack {
+	tb.Helper()
+	dir, err := os.MkdirTemp("", "keyrack") // not tb.TempDir: a Unix socket's path is short
+	check(tb, err)
+	tb.Cleanup(func() { os.RemoveAll(dir) })
+	r := &Rack{Dir: dir, tb: tb}
+	root, cert := r.principal("root", Account)
+	stranger, strangerCert := r.principal("stranger", Other)
+	r.Principals = []*identity.Principal{root, stranger}
+	token, err := soft.Create(filepath.Join(dir, "token"))
+	check(tb, err)
+	cfg := rack.Config{
+		Dir: dir, Principals: r.Principals, Scribble: Scribble, AllowUnlockedMemory: true,
+		Token:  func(context.Context) (hsm.Provider, error) { return token, nil },
+		Logger: slog.New(slog.NewTextHandler(logTo(tb), &slog.HandlerOptions{Level: slog.LevelWarn})),
+	}
+	for _, option := range options {
+		option(&cfg)
+	}
+	r.Appliance, err = rack.Start(tb.Context(), cfg)
+	check(tb, err)
+	tb.Cleanup(func() { r.Stop() })
+	r.Config = client.Config{Addr: r.Addr(), ServerKey: r.ServerKey(), Certificate: cert}
+	r.Client = r.NewClient(r.Config)
+	strange := r.Config
+	strange.Certificate = strangerCert
+	r.Stranger = r.NewClient(strange)
+	r.Operator = r.NewClient(client.Config{Socket: r.Socket()})
+	return r
+}
+
+// principal makes a client's key and the principal it belongs to.
+func (r *Rack) principal(name string, account api.AccountID) (*identity.Principal, tls.Certificate) {
+	hash, certPath, keyPath, err := rack.NewClient(r.Dir, name)
+	check(r.tb, err)
+	cert, err := tls.LoadX509KeyPair(certPath, keyPath)
+	check(r.tb, err)
+	arn := api.Realm{Partition: "aws"}.RootARN(account)
+	return &identity.Principal{ARN: arn, Type: identity.Root, Account: account, Credential: hash}, cert
+}
+
+// Certificate makes a certificate that no principal has.
+func (r *Rack) Certificate(name string) tls.Certificate {
+	r.tb.Helper()
+	_, cert := r.principal(name, Account)
+	return cert
+}
+
+// NewClient returns a client that is closed with the test.
+func (r *Rack) NewClient(cfg client.Config) *client.Client {
+	r.tb.Helper()
+	c, err := client.New(cfg)
+	check(r.tb, err)
+	r.tb.Cleanup(func() { c.Close() })
+	return c
+}
+
+// Stop stops the appliance, once.
+func (r *Rack) Stop() {
+	r.stop.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := r.Close(ctx); err != nil {
+			r.tb.Errorf("stop the appliance: %v", err)
+		}
+	})
+}
+
+// CreateKey creates a key and returns its ARN.
+func (r *Rack) CreateKey() string {
+	r.tb.Helper()
+	out, err := client.Do(r.tb.Context(), r.Client, kmsapi.CreateKey, &kmsapi.CreateKeyRequest{})
+	check(r.tb, err)
+	return out.KeyMetadata.Arn
+}
+
+// Records returns the audit records so far, in order, but for those of asking
+// for them.
+func (r *Rack) Records() []audit.Record {
+	r.tb.Helper()
+	var all []audit.Record
+	for from, more := int64(0), true; more; {
+		out, err := client.Do(r.tb.Context(), r.Operator, applianceapi.ListAuditRecords,
+			&applianceapi.ListAuditRecordsRequest{From: from, Limit: 1000})
+		check(r.tb, err)
+		for _, encoded := range out.Records {
+			rec, err := audit.ParseRecord(encoded)
+			check(r.tb, err)
+			if rec.Op != applianceapi.ListAuditRecords.Number {
+				all = append(all, rec)
+			}
+		}
+		from, more = out.Next, len(out.Records) > 1
+	}
+	return all
+}
+
+// Verify stops the appliance and checks its audit log as an outsider would.
+func (r *Rack) Verify() audit.Report {
+	r.tb.Helper()
+	r.Stop()
+	key, err := tlog.ParseVerifier(r.AuditKey())
+	check(r.tb, err)
+	report, err := audit.Verify(audit.Dir(filepath.Join(r.Dir, "audit")), audit.VerifyOptions{Keys: []tlog.Verifier{key}})
+	check(r.tb, err)
+	return report
+}
+
+func check(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// logTo returns a writer of the test's log. Lines after the test's end are dropped.
+func logTo(tb testing.TB) io.Writer {
+	w := &testLog{tb: tb}
+	tb.Cleanup(func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.tb = nil
+	})
+	return w
+}
+
+type testLog struct {
+	mu sync.Mutex
+	tb testing.TB // guarded by mu; nil when the test is over
+}
+
+func (w *testLog) Write(line []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.tb != nil {
+		w.tb.Log(fmt.Sprintf("%s", line[:len(line)-1]))
+	}
+	return len(line), nil
+}
