@@ -1,0 +1,292 @@
+// Package domain is the keyring: it keeps the appliance's domain key, opens it through a root key inside the token, and derives from it
+// the keys of everything that is sealed. Read Keyring, Create and Open first; FORMAT.md gives the stored rows byte by byte.
+//
+// The domain key is only ever a KDF key. It exists in clear only in locked memory and only while the keyring is unlocked. Its slots, the
+// ways to it, are rows of the raw store, authenticated as one table under the domain key itself before that key serves anything else:
+// who can write to the store but has no token can only make Unlock refuse.
+//
+// The package does not notice that table and slots were both brought back from an older state, does not decide who may unlock,
+// and seals nothing but the domain key.
+package domain
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/keyrack/keyrack/hsm"
+	"github.com/keyrack/keyrack/internal/seal"
+	"github.com/keyrack/keyrack/internal/securemem"
+	"github.com/keyrack/keyrack/keystore"
+)
+
+var (
+	// ErrLocked is returned while the domain key is not in memory, and by an Unlock that a Lock overtook.
+	ErrLocked = errors.New("domain: locked")
+
+	// ErrExists is returned by Create when the store already has a slot table or a slot.
+	ErrExists = errors.New("domain: the store already belongs to an appliance")
+
+	// ErrNotCreated is returned by Open when the store has no slot table.
+	ErrNotCreated = errors.New("domain: the store belongs to no appliance yet")
+
+	// ErrNoSlot is wrapped by Unlock when no slot is one of this token. A RowError with it tells why for each slot.
+	ErrNoSlot = errors.New("domain: no slot opens with this token")
+
+	// ErrReadBack is wrapped by Create when what the store gives back is not what was written.
+	ErrReadBack = errors.New("domain: the stored slot does not give the domain key back")
+)
+
+// RowError says which row of the raw store was refused. Err says why, without any of the row's content.
+type RowError struct {
+	Row keystore.Name
+	Err error
+}
+
+// Error returns the row's name and the reason.
+func (e *RowError) Error() string { return fmt.Sprintf("domain: row %s: %v", e.Row, e.Err) }
+
+// Unwrap returns the reason.
+func (e *RowError) Unwrap() error { return e.Err }
+
+// State says whether the domain key is in memory.
+type State uint8
+
+// The states.
+const (
+	Locked State = iota
+	Unlocked
+)
+
+// String returns the state's name.
+func (s State) String() string {
+	if s == Unlocked {
+		return "unlocked"
+	}
+	return "locked"
+}
+
+// keySize is the length of the domain key, the KEK and the MAC key of the table in bytes.
+const keySize = 32
+
+// version is the only version of the domain key that there is.
+const version = 1
+
+// Keyring holds the domain key while it is unlocked. It is safe for concurrent use. It owns neither its store nor its token.
+type Keyring struct {
+	store     keystore.Store
+	token     hsm.Provider
+	appliance [16]byte
+
+	unlocking sync.Mutex // held by Unlock across token and store, so that two of them do not both ask
+
+	// telling is held while the state changes and watchers are told, never across token or store: Lock must not wait for them.
+	telling  sync.Mutex
+	watchers []func(State)
+	locks    uint64 // calls of Lock; an Unlock that sees the count change gives way
+
+	mu  sync.RWMutex // guards key; readers derive under it, so that Lock cannot wipe the key in their hands
+	key *securemem.Buffer
+}
+
+// Create makes the domain of a new appliance: a root key in the token, a random domain key, a slot and the table in the store, written
+// in one transaction. Before it returns, the rows are read back and opened through the token, and the key that comes out is compared. The
+// keyring is unlocked. It returns ErrExists and writes nothing where there is a table or a slot; ErrReadBack, or what store or
+// token said, and then no row remains.
+func Create(ctx context.Context, store keystore.Store, token hsm.Provider, applianceID [16]byte) (*Keyring, error) {
+	if err := store.View(ctx, refuseExisting); err != nil {
+		return nil, err
+	}
+	key, err := securemem.New(keySize)
+	if err != nil {
+		return nil, err
+	}
+	_, _ = rand.Read(key.Bytes()) // never fails: it ends the program rather than return an error
+	k := &Keyring{store: store, token: token, appliance: applianceID, key: key}
+	if err := k.establish(ctx); err != nil {
+		key.Free()
+		return nil, err
+	}
+	return k, nil
+}
+
+// refuseExisting returns ErrExists when r shows any row of a domain.
+func refuseExisting(r keystore.Reader) error {
+	found, err := readRows(r)
+	switch {
+	case err != nil:
+		return err
+	case found.table != nil || len(found.slots) > 0:
+		return ErrExists
+	}
+	return nil
+}
+
+// establish writes the first slot and table and proves that they open.
+func (k *Keyring) establish(ctx context.Context) error {
+	s, err := k.newSlot(ctx)
+	if err != nil {
+		return err
+	}
+	row := s.encode()
+	t := table{appliance: k.appliance, sequence: 1, slots: []entry{{s.id, digest(row)}}}
+	tableRow, err := t.seal(k.key.Bytes())
+	if err != nil {
+		return err
+	}
+	_, err = k.store.Update(ctx, func(tx keystore.Tx) error {
+		switch _, err := tx.Get(tableName()); {
+		case err == nil:
+			return ErrExists
+		case !errors.Is(err, keystore.ErrNotFound):
+			return err
+		}
+		return errors.Join(tx.Put(slotName(s.id), row), tx.Put(tableName(), tableRow))
+	})
+	if err != nil {
+		return err
+	}
+	if err := k.readBack(ctx); err != nil {
+		return errors.Join(err, k.withdraw(context.WithoutCancel(ctx), s.id))
+	}
+	return nil
+}
+
+// readBack opens the stored rows as Unlock does and compares the keys.
+func (k *Keyring) readBack(ctx context.Context) error {
+	again, err := k.read(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrReadBack, err)
+	}
+	defer again.Free()
+	if subtle.ConstantTimeCompare(again.Bytes(), k.key.Bytes()) != 1 {
+		return ErrReadBack
+	}
+	return nil
+}
+
+// withdraw removes the rows of a domain that was not acknowledged.
+func (k *Keyring) withdraw(ctx context.Context, slot slotID) error {
+	_, err := k.store.Update(ctx, func(tx keystore.Tx) error {
+		return errors.Join(tx.Delete(slotName(slot)), tx.Delete(tableName()))
+	})
+	return err
+}
+
+// Open returns the locked keyring of the appliance whose domain the store holds. It does not touch the token. It returns ErrNotCreated,
+// a RowError for a table that is malformed, or what the store said.
+func Open(ctx context.Context, store keystore.Store, token hsm.Provider) (*Keyring, error) {
+	k := &Keyring{store: store, token: token}
+	err := store.View(ctx, func(r keystore.Reader) error {
+		row, err := r.Get(tableName())
+		if errors.Is(err, keystore.ErrNotFound) {
+			return ErrNotCreated
+		}
+		if err != nil {
+			return err
+		}
+		t, err := parseTable(row)
+		k.appliance = t.appliance
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// ApplianceID returns the id given to Create. Before the first Unlock it is only what the store says; Unlock refuses another.
+func (k *Keyring) ApplianceID() [16]byte { return k.appliance }
+
+// Unlock opens the domain key through the token; FORMAT.md gives the steps. An unlocked keyring stays as it is. Otherwise, when it
+// returns nil, Derive works and every watcher was told. It returns a RowError for a row that is damaged or not authentic, an error that
+// wraps ErrNoSlot when the store has no slot of this token, ErrLocked when Lock was called meanwhile, or what store or token said.
+func (k *Keyring) Unlock(ctx context.Context) error {
+	k.unlocking.Lock()
+	defer k.unlocking.Unlock()
+	before := k.lockCount()
+	if k.State() == Unlocked {
+		return nil
+	}
+	key, err := k.read(ctx)
+	if err != nil {
+		return err
+	}
+	k.telling.Lock()
+	defer k.telling.Unlock()
+	if k.locks != before {
+		key.Free()
+		return ErrLocked
+	}
+	k.set(key)
+	k.tell(Unlocked)
+	return nil
+}
+
+func (k *Keyring) lockCount() uint64 {
+	k.telling.Lock()
+	defer k.telling.Unlock()
+	return k.locks
+}
+
+// Lock wipes the domain key, after derivations under way, and tells every watcher. It waits for neither token nor store; an Unlock under
+// way fails. What others derived before is theirs to wipe.
+func (k *Keyring) Lock() {
+	k.telling.Lock()
+	defer k.telling.Unlock()
+	k.locks++
+	if k.State() == Unlocked {
+		k.set(nil)
+		k.tell(Locked)
+	}
+}
+
+// set puts key, or nil, in the place of the present one, which it wipes.
+func (k *Keyring) set(key *securemem.Buffer) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.key.Free()
+	k.key = key
+}
+
+// tell runs the watchers. The caller holds telling.
+func (k *Keyring) tell(s State) {
+	for _, f := range k.watchers {
+		f(s)
+	}
+}
+
+// State returns whether the keyring is unlocked.
+func (k *Keyring) State() State {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	if k.key == nil {
+		return Locked
+	}
+	return Unlocked
+}
+
+// Derive fills out with KDF(domain key, label, context); give locked memory. It returns ErrLocked and leaves out alone while the
+// keyring is locked. Label l1 is the keyring's own.
+func (k *Keyring) Derive(out []byte, label seal.Label, context []byte) error {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	if k.key == nil {
+		return ErrLocked
+	}
+	seal.KDF(out, k.key.Bytes(), label, context)
+	return nil
+}
+
+// OnChange calls f with the present state, and then after every change, in the order of changes, with Derive already as the state says.
+// Watchers run one after the other in the order in which they came, on the goroutine that changes the state, and hold up its return: f
+// is quick and calls neither Unlock, Lock nor OnChange. There is no way to stop it.
+func (k *Keyring) OnChange(f func(State)) {
+	k.telling.Lock()
+	defer k.telling.Unlock()
+	k.watchers = append(k.watchers, f)
+	f(k.State())
+}
