@@ -22,7 +22,9 @@ import (
 // modes returns the library's encoder and decoder in the one form we write
 // and read. The options are constants, so an error here is a programmer's.
 var modes = sync.OnceValues(func() (cbor.EncMode, cbor.DecMode) {
-	enc, err := cbor.CoreDetEncOptions().EncMode()
+	opts := cbor.CoreDetEncOptions()
+	opts.NilContainers = cbor.NilContainerAsEmpty // the library's default is null
+	enc, err := opts.EncMode()
 	if err != nil {
 		panic(err)
 	}
@@ -46,12 +48,17 @@ var modes = sync.OnceValues(func() (cbor.EncMode, cbor.DecMode) {
 var ErrNotDeterministic = errors.New("cbor: encoding is not deterministic")
 
 // Marshal encodes v, a struct with cbor tags, deterministically. It is for
-// stored records and documents, not for the request path.
+// stored records and documents, not for the request path. What [Unmarshal] would
+// not read back is an error: a float, a nil pointer, a map with other keys than
+// integers and text, more nesting than [MaxDepth].
 func Marshal(v any) ([]byte, error) {
 	enc, _ := modes()
 	b, err := enc.Marshal(v)
+	if err == nil {
+		err = plain(b)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("cbor: %w", err)
+		return nil, fmt.Errorf("cbor: encode %T: %w", v, err)
 	}
 	return b, nil
 }
@@ -60,6 +67,9 @@ func Marshal(v any) ([]byte, error) {
 // members, duplicates, trailing bytes and every encoding that [Marshal] would
 // not have written are errors. The result shares no memory with b.
 func Unmarshal(b []byte, v any) error {
+	if err := plain(b); err != nil {
+		return err
+	}
 	_, dec := modes()
 	if err := dec.Unmarshal(b, v); err != nil {
 		return fmt.Errorf("cbor: %w", err)
@@ -72,4 +82,14 @@ func Unmarshal(b []byte, v any) error {
 		return ErrNotDeterministic
 	}
 	return nil
+}
+
+// plain checks that b is one item as [Reader] reads it: the library knows more
+// kinds than we want to.
+func plain(b []byte) error {
+	r := NewReader(b)
+	if _, err := r.Raw(); err != nil {
+		return err
+	}
+	return r.Done()
 }

@@ -8,7 +8,8 @@ import (
 )
 
 // MaxDepth is how many arrays and maps may stand inside each other in an item
-// that [Reader.Raw] passes over. No message of the product needs more than four.
+// that [Reader.Raw] passes over or [Unmarshal] reads. No message of the product
+// needs more than four.
 const MaxDepth = 8
 
 // Error says what is wrong with an encoding and at which byte. It never
@@ -74,17 +75,18 @@ func (r *Reader) longHead(major byte, size int) (byte, uint64, error) {
 	return major, n, nil
 }
 
+// expect reads the head of an item that must be of a major type.
 func (r *Reader) expect(major byte, what string) (uint64, error) {
-	at := r.i
-	got, n, err := r.head()
-	if err != nil {
-		return 0, err
+	if r.i < len(r.b) && r.b[r.i]&0xe0 != major {
+		return 0, r.found(what)
 	}
-	if got != major {
-		r.i = at
-		return 0, r.fail("want " + what + ", found " + kindName(r.b[at]))
-	}
-	return n, nil
+	_, n, err := r.head()
+	return n, err
+}
+
+// found says that another kind of item was wanted than the one that is next.
+func (r *Reader) found(want string) error {
+	return r.fail("want " + want + ", found " + kindName(r.b[r.i]))
 }
 
 // kindName names the kind of item that begins with the byte first.
@@ -106,14 +108,13 @@ func (r *Reader) Uint() (uint64, error) { return r.expect(majorUint, "an unsigne
 
 // Int reads a signed integer that fits 64 bits.
 func (r *Reader) Int() (int64, error) {
+	if r.i < len(r.b) && r.b[r.i] >= majorBytes {
+		return 0, r.found("an integer")
+	}
 	at := r.i
 	major, n, err := r.head()
 	if err != nil {
 		return 0, err
-	}
-	if major != majorUint && major != majorNint {
-		r.i = at
-		return 0, r.fail("want an integer, found " + kindName(r.b[at]))
 	}
 	if n > math.MaxInt64 {
 		r.i = at
@@ -159,12 +160,11 @@ func (r *Reader) Bool() (bool, error) {
 	if r.i >= len(r.b) {
 		return false, r.fail("input ends where an item should begin")
 	}
-	switch r.b[r.i] {
-	case simpleFalse, simpleTrue:
-		r.i++
-		return r.b[r.i-1] == simpleTrue, nil
+	if b := r.b[r.i]; b != simpleFalse && b != simpleTrue {
+		return false, r.found("a boolean")
 	}
-	return false, r.fail("want a boolean, found " + kindName(r.b[r.i]))
+	r.i++
+	return r.b[r.i-1] == simpleTrue, nil
 }
 
 // Array reads the head of an array and returns its number of items. A count
@@ -215,7 +215,8 @@ func KeyLess(a, b []byte) bool {
 }
 
 // Raw passes over one item, checks its form as the other methods would, and
-// returns its bytes, which alias the input. Maps inside must have ascending keys.
+// returns its bytes, which alias the input. The keys of maps inside are integers
+// or text, and ascend.
 func (r *Reader) Raw() ([]byte, error) {
 	at := r.i
 	if err := r.skip(MaxDepth); err != nil {
@@ -224,29 +225,31 @@ func (r *Reader) Raw() ([]byte, error) {
 	return r.b[at:r.i:r.i], nil
 }
 
+// skip passes over one item in which depth arrays and maps may be nested.
 func (r *Reader) skip(depth int) error {
 	if r.i >= len(r.b) {
 		return r.fail("input ends where an item should begin")
 	}
-	if depth == 0 {
-		return r.fail("items are nested too deeply")
-	}
 	var err error
-	switch r.b[r.i] & 0xe0 {
-	case majorUint, majorNint:
+	switch major := r.b[r.i] & 0xe0; {
+	case major == majorUint:
+		_, err = r.Uint()
+	case major == majorNint:
 		_, err = r.Int()
-	case majorBytes:
+	case major == majorBytes:
 		_, err = r.Bytes()
-	case majorText:
+	case major == majorText:
 		_, err = r.Text()
-	case majorArray:
-		err = r.skipArray(depth)
-	case majorMap:
-		err = r.skipMap(depth)
-	case majorTag:
+	case major == majorTag:
 		err = r.fail("tags are not allowed")
-	default:
+	case major == majorOther:
 		_, err = r.Bool()
+	case depth == 0:
+		err = r.fail("arrays and maps are nested too deeply")
+	case major == majorArray:
+		err = r.skipArray(depth - 1)
+	default:
+		err = r.skipMap(depth - 1)
 	}
 	return err
 }
@@ -254,7 +257,7 @@ func (r *Reader) skip(depth int) error {
 func (r *Reader) skipArray(depth int) error {
 	n, err := r.Array()
 	for ; n > 0 && err == nil; n-- {
-		err = r.skip(depth - 1)
+		err = r.skip(depth)
 	}
 	return err
 }
@@ -263,19 +266,29 @@ func (r *Reader) skipMap(depth int) error {
 	n, err := r.Map()
 	var last []byte
 	for ; n > 0 && err == nil; n-- {
-		at := r.i
-		if err = r.skip(depth - 1); err != nil {
-			break
+		if last, err = r.skipKey(last); err == nil {
+			err = r.skip(depth)
 		}
-		key := r.b[at:r.i]
-		if last != nil && bytes.Compare(last, key) >= 0 {
-			r.i = at
-			return r.fail("map keys are not in ascending order")
-		}
-		last = key
-		err = r.skip(depth - 1)
 	}
 	return err
+}
+
+// skipKey passes over a map's key, which must stand behind the encoded key last
+// (RFC 8949 §4.2.1), and returns its encoding.
+func (r *Reader) skipKey(last []byte) ([]byte, error) {
+	at := r.i
+	if at < len(r.b) && r.b[at]&0xe0 != majorText && r.b[at] >= majorBytes {
+		return nil, r.found("an integer or text as a map's key")
+	}
+	if err := r.skip(0); err != nil {
+		return nil, err
+	}
+	key := r.b[at:r.i]
+	if bytes.Compare(last, key) >= 0 {
+		r.i = at
+		return nil, r.fail("map keys are not in ascending order")
+	}
+	return key, nil
 }
 
 // Done returns an error if anything was left unread.
