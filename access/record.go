@@ -35,7 +35,7 @@ func (c *Call) describe(rec *audit.Record, e *api.Error) {
 		Source: s.source, Credential: s.who.Hash(), Resource: c.resource, Via: c.via,
 	}
 	if c.who != nil {
-		rec.Principal, rec.Account = c.who.ARN, c.who.Account.String()
+		rec.Principal, rec.Account = c.who.ARN, c.who.AccountText()
 	}
 	if e != nil {
 		rec.Error, rec.Reason = uint16(e.Kind), e.Reason

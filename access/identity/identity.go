@@ -55,7 +55,12 @@ type Principal struct {
 	Type       Type
 	Account    api.AccountID // zero for the operator
 	Credential KeyHash       // zero where the kernel vouches (SO_PEERCRED)
+
+	account string // Account as text, for audit records; set when published
 }
+
+// AccountText returns the digits of the account, "" for the operator.
+func (p *Principal) AccountText() string { return p.account }
 
 // Directory is the index of principals. The zero value is empty and ready.
 // Safe for concurrent use.
@@ -63,12 +68,14 @@ type Directory struct {
 	snapshot atomic.Pointer[map[KeyHash]*Principal]
 }
 
-// Publish replaces the index by all, keyed by their credentials. From its
+// Publish replaces the index by copies of all, keyed by their credentials. From its
 // return on, no new frame is served for a principal that is not in it.
 func (d *Directory) Publish(all []*Principal) {
 	index := make(map[KeyHash]*Principal, len(all))
 	for _, p := range all {
-		index[p.Credential] = p
+		own := *p
+		own.account = p.Account.String()
+		index[p.Credential] = &own
 	}
 	d.snapshot.Store(&index)
 }
@@ -81,7 +88,11 @@ func (d *Directory) Handle(h KeyHash, until time.Time) Handle {
 }
 
 // Always returns a handle on p that no directory can take away: the operator.
-func Always(p *Principal) Handle { return Handle{fixed: p, hash: p.Credential} }
+func Always(p *Principal) Handle {
+	own := *p
+	own.account = p.Account.String()
+	return Handle{fixed: &own, hash: p.Credential}
+}
 
 // Handle is a connection's hold on a principal. It is a value, for one
 // goroutine at a time; copies are independent.

@@ -305,3 +305,6 @@ func (a *Appliance) Gate() *access.Gate { return a.gate }
 
 // Routes returns every operation behind the gate.
 func (a *Appliance) Routes() []access.Route { return a.routes }
+
+// KMS returns the key service.
+func (a *Appliance) KMS() *kms.Service { return a.keys }
