@@ -3,8 +3,8 @@ package domain
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -73,12 +73,7 @@ func appendMAC(dst, key []byte, appliance [16]byte, body []byte) ([]byte, error)
 	}
 	defer derived.Free()
 	seal.KDF(derived.Bytes(), key, seal.LabelSlotTable, appliance[:])
-	securemem.Do(func() {
-		mac := hmac.New(sha256.New, derived.Bytes())
-		mac.Write(body)
-		dst = mac.Sum(dst)
-	})
-	return dst, nil
+	return seal.MAC(dst, derived.Bytes(), body), nil
 }
 
 // parseTable decodes a table row, whose MAC it does not check. It accepts only what seal writes.
@@ -225,7 +220,7 @@ func (k *Keyring) authenticate(key []byte, found rows, t table, slots []*slot) e
 	if err != nil {
 		return err
 	}
-	if !hmac.Equal(mac, found.table[len(body):]) {
+	if subtle.ConstantTimeCompare(mac, found.table[len(body):]) != 1 {
 		return &RowError{tableName(), errTableMAC}
 	}
 	if t.appliance != k.appliance {

@@ -1,7 +1,6 @@
 package seal
 
 import (
-	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
 
@@ -57,15 +56,11 @@ func KDFInput(dst []byte, label Label, context []byte, bits uint32) []byte {
 // counterMode is SP 800-108r1, section 4.1: block i of out is HMAC(key, [i]32 ‖ fixed input). The first four bytes of
 // input are the counter's place.
 func counterMode(out, key, input []byte) {
-	mac := hmac.New(sha256.New, key)
 	var block [sha256.Size]byte
 	defer securemem.Wipe(block[:])
 	for i := uint32(1); len(out) > 0; i++ {
-		if i > 1 {
-			mac.Reset()
-		}
 		binary.BigEndian.PutUint32(input, i)
-		mac.Write(input)
-		out = out[copy(out, mac.Sum(block[:0])):]
+		mac(&block, key, input)
+		out = out[copy(out, block[:]):]
 	}
 }

@@ -62,14 +62,14 @@ type MessageKey struct {
 // NewMessageKey expands prk, 32 bytes that the caller derived for h under label m1 and still owns and wipes. It returns
 // ErrKeySize for another length. What it expands lives on the heap, made inside securemem.Do.
 func NewMessageKey(h MessageHeader, prk []byte) (*MessageKey, error) {
-	k := new(MessageKey)
+	var k *MessageKey
 	var err error
 	securemem.Do(func() {
-		if k.aead, k.commits.mac, err = expand(prk); err == nil {
-			// The first Reset stores the states after ipad and opad (FIPS 198-1, section 6), later ones restore them: the
-			// store must happen here, where what it allocates will be erased.
-			k.commits.mac.Reset()
-		}
+		k = new(MessageKey) // holds Kc
+		var keys [64]byte
+		defer securemem.Wipe(keys[:])
+		k.aead, err = split(&keys, prk)
+		copy(k.commits.key[:], keys[32:])
 	})
 	if err != nil {
 		return nil, err

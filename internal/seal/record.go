@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/binary"
-	"hash"
 	"slices"
 
 	"github.com/keyrack/keyrack/internal/securemem"
@@ -56,10 +55,9 @@ func SealRecord(dst, key []byte, place Place, name, plaintext []byte) ([]byte, e
 	var err error
 	securemem.Do(func() {
 		var k recordKey
-		if k, err = newRecordKey(key, place, dst[at:]); err == nil {
-			aad := k.aad(dst[at:], name)
-			dst = append(dst, aad[recordHeaderSize:recordPrefixSize]...)
-			dst = k.aead.Seal(dst, nil, plaintext, aad)
+		if k, err = newRecordKey(key, place, dst[at:], name); err == nil {
+			dst = append(dst, k.commitment()...)
+			dst = k.aead.Seal(dst, nil, plaintext, k.aad)
 		}
 	})
 	if err != nil {
@@ -80,8 +78,8 @@ func OpenRecord(dst, key []byte, place Place, name, record []byte) ([]byte, erro
 	var err error
 	securemem.Do(func() {
 		var k recordKey
-		if k, err = newRecordKey(key, place, record[:recordHeaderSize]); err == nil {
-			dst, err = k.open(dst, name, record)
+		if k, err = newRecordKey(key, place, record[:recordHeaderSize], name); err == nil {
+			dst, err = k.open(dst, record)
 		}
 	})
 	if err != nil {
@@ -90,40 +88,41 @@ func OpenRecord(dst, key []byte, place Place, name, record []byte) ([]byte, erro
 	return dst, nil
 }
 
-// recordKey is what the prk of one record expands to.
+// recordKey is all that one record needs: its AEAD, and its additional data header ‖ commitment ‖ name.
 type recordKey struct {
 	aead cipher.AEAD
-	mac  hash.Hash
+	aad  []byte
 }
 
-// newRecordKey derives the key of the record with the given header at place.
-func newRecordKey(key []byte, place Place, header []byte) (recordKey, error) {
+// newRecordKey derives the key of the record with the given header, place and name.
+func newRecordKey(key []byte, place Place, header, name []byte) (k recordKey, err error) {
 	if len(key) != sha256.Size {
 		return recordKey{}, ErrKeySize
 	}
-	context := append(make([]byte, 0, 16+2+4+Salt), place.Appliance[:]...)
+	var room [16 + 2 + 4 + Salt]byte
+	context := append(room[:0], place.Appliance[:]...)
 	context = binary.BigEndian.AppendUint16(context, place.Bucket)
-	context = append(context, header[1:]...)
+	context = append(context, header[1:]...) // number ‖ salt
 	var prk [sha256.Size]byte
+	var keys [64]byte
 	defer securemem.Wipe(prk[:])
+	defer securemem.Wipe(keys[:])
 	KDF(prk[:], key, LabelRecord, context)
-	aead, mac, err := expand(prk[:])
-	return recordKey{aead, mac}, err
+	if k.aead, err = split(&keys, prk[:]); err != nil {
+		return recordKey{}, err
+	}
+	k.aad = append(make([]byte, 0, recordPrefixSize+len(name)), header...)
+	k.aad = append(MAC(k.aad, keys[32:], name), name...)
+	return k, nil
 }
 
-// aad returns header ‖ commitment ‖ name.
-func (k recordKey) aad(header, name []byte) []byte {
-	k.mac.Write(name)
-	aad := append(make([]byte, 0, recordPrefixSize+len(name)), header...)
-	return append(k.mac.Sum(aad), name...)
-}
+func (k recordKey) commitment() []byte { return k.aad[recordHeaderSize:recordPrefixSize] }
 
-func (k recordKey) open(dst, name, record []byte) ([]byte, error) {
-	aad := k.aad(record[:recordHeaderSize], name)
-	if subtle.ConstantTimeCompare(aad[recordHeaderSize:recordPrefixSize], record[recordHeaderSize:recordPrefixSize]) != 1 {
+func (k recordKey) open(dst, record []byte) ([]byte, error) {
+	if subtle.ConstantTimeCompare(k.commitment(), record[recordHeaderSize:recordPrefixSize]) != 1 {
 		return nil, ErrOpen
 	}
-	dst, err := k.aead.Open(dst, nil, record[recordPrefixSize:], aad)
+	dst, err := k.aead.Open(dst, nil, record[recordPrefixSize:], k.aad)
 	if err != nil {
 		return nil, ErrOpen
 	}

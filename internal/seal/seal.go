@@ -40,17 +40,14 @@ package seal
 import (
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/hmac"
 	"crypto/sha256"
 	"errors"
-	"hash"
-
-	"github.com/keyrack/keyrack/internal/securemem"
 )
 
 const (
 	Salt     = 24  // bytes of a salt, of messages and of records
 	Overhead = 105 // bytes that a message is longer than its plaintext
+	Scratch  = 77  // bytes that Seal and Open want of scratch, beside the context's
 
 	// RecordOverhead is the number of bytes that a record is longer than its plaintext.
 	RecordOverhead = 89
@@ -83,22 +80,16 @@ var (
 	ErrDisagree = errors.New("seal: two derivations of a message key differ")
 )
 
-// expand splits prk into Ke and Kc and returns what they become: AES-256-GCM that draws its own IVs (SP 800-38D, 8.2.2)
-// and HMAC-SHA-256. Call it inside securemem.Do: both hold key schedules on the heap.
-func expand(prk []byte) (cipher.AEAD, hash.Hash, error) {
+// split fills keys with Ke ‖ Kc of prk and returns AES-256-GCM under Ke that draws its own IVs (SP 800-38D, 8.2.2). Call it
+// inside securemem.Do: the key schedule is on the heap. The caller wipes keys.
+func split(keys *[64]byte, prk []byte) (cipher.AEAD, error) {
 	if len(prk) != sha256.Size {
-		return nil, nil, ErrKeySize
+		return nil, ErrKeySize
 	}
-	var keys [64]byte
-	defer securemem.Wipe(keys[:])
 	KDF(keys[:], prk, LabelSplit, nil)
 	block, err := aes.NewCipher(keys[:32])
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	aead, err := cipher.NewGCMWithRandomNonce(block)
-	if err != nil {
-		return nil, nil, err
-	}
-	return aead, hmac.New(sha256.New, keys[32:]), nil
+	return cipher.NewGCMWithRandomNonce(block)
 }
