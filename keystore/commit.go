@@ -12,11 +12,12 @@ const (
 	batchBytes = 4 * MaxBytes
 )
 
-// errStale is the outcome of a transaction whose reads came, or may have come, from a batch that the engine then refused. Its function
-// runs again.
+// errStale is the outcome of a transaction whose reads came, or may have come, from a batch that
+// the engine then refused. Its function runs again.
 var errStale = errors.New("keystore: transaction read rows that were not committed")
 
-// batch is what transactions wrote that commit together, in the order in which they ran; the last write of a row counts.
+// batch is what transactions wrote that commit together, in the order in which they ran; the last
+// write of a row counts.
 type batch struct {
 	rows  map[Name]Row
 	bytes int
@@ -49,9 +50,10 @@ func (b *batch) sorted() []Row {
 	return rows
 }
 
-// Update implements [Store]. The function runs at once, when its turn has come, on top of all that ran before it, committed or not; the
-// transaction joins the open batch; and whoever of a batch finds nobody committing commits it for all. So transactions gather while
-// the medium is busy, and one that is alone waits for nobody.
+// Update implements [Store]. The function runs at once, when its turn has come, on top of all that
+// ran before it, committed or not; the transaction joins the open batch; and whoever of a batch
+// finds nobody committing commits it for all. So transactions gather while the medium is busy, and
+// one that is alone waits for nobody.
 func (l *Local) Update(ctx context.Context, f func(Tx) error) (Revision, error) {
 	if err := l.calls.enter(); err != nil {
 		return 0, err
@@ -73,8 +75,8 @@ func (l *Local) Update(ctx context.Context, f func(Tx) error) (Revision, error) 
 	}
 }
 
-// attempt runs f once, in its turn, and returns the batch whose outcome decides on what f read and wrote, and f's error. Without a
-// batch nothing was read that counts.
+// attempt runs f once, in its turn, and returns the batch whose outcome decides on what f read and
+// wrote, and f's error. Without a batch nothing was read that counts.
 func (l *Local) attempt(ctx context.Context, f func(Tx) error) (*batch, error) {
 	select {
 	case l.turn <- struct{}{}:
@@ -100,8 +102,8 @@ func (l *Local) attempt(ctx context.Context, f func(Tx) error) (*batch, error) {
 	}
 }
 
-// join adds what t wrote to the open batch, if it is to be kept, and returns that batch. It returns nil when a batch that t read has
-// failed meanwhile. The caller holds turn.
+// join adds what t wrote to the open batch, if it is to be kept, and returns that batch. It returns
+// nil when a batch that t read has failed meanwhile. The caller holds turn.
 func (l *Local) join(t *transaction, keep bool) *batch {
 	if keep && !l.current().takes(t) {
 		l.settle(l.current())
@@ -141,8 +143,8 @@ func (l *Local) settle(b *batch) {
 	}
 }
 
-// commit closes the open batch, commits it, delivers it to the watchers and gives its transactions their outcome. The caller holds
-// committer.
+// commit closes the open batch, commits it, delivers it to the watchers and gives its transactions
+// their outcome. The caller holds committer.
 func (l *Local) commit() {
 	l.mu.Lock()
 	b := l.open
@@ -165,7 +167,8 @@ func (l *Local) commit() {
 	b.finish(r, err)
 }
 
-// write makes the batch durable and visible, then waits until the watchers have it. A batch that wrote nothing is what was before.
+// write makes the batch durable and visible, then waits until the watchers have it. A batch that
+// wrote nothing is what was before.
 func (l *Local) write(b *batch) (Revision, error) {
 	r := l.feed.newest()
 	if len(b.rows) == 0 {

@@ -6,28 +6,33 @@ import (
 	"sync"
 )
 
-// Local is a [Store] inside this process over an [Engine]: it serializes transactions, commits them in groups, holds them to their
-// limits and feeds the watchers. What differs between engines is only where rows rest.
+// Local is a [Store] inside this process over an [Engine]: it serializes transactions, commits them
+// in groups, holds them to their limits and feeds the watchers. What differs between engines is
+// only where rows rest.
 type Local struct {
 	engine Engine
 	calls  gate // Views and Updates that run
 	feed   feed
 
-	// turn is held by the Update whose function runs; its transaction reads what all Updates before it wrote.
+	// turn is held by the Update whose function runs; its transaction reads what all Updates before
+	// it wrote.
 	turn chan struct{}
-	// committer is held by the goroutine that commits a batch. Whoever holds turn may wait for committer, never the reverse.
+	// committer is held by the goroutine that commits a batch. Whoever holds turn may wait for
+	// committer, never the reverse.
 	committer chan struct{}
 
-	// mu guards the rest; it is held for a few instructions only. open is the batch that takes finished transactions and is written
-	// only by the holder of turn; committing is the one before it, or nil, and no longer changes. failures counts the batches that
-	// the engine refused, each of which took away rows that a later transaction may have read.
+	// mu guards the rest; it is held for a few instructions only. open is the batch that takes
+	// finished transactions and is written only by the holder of turn; committing is the one before
+	// it, or nil, and no longer changes. failures counts the batches that the engine refused, each
+	// of which took away rows that a later transaction may have read.
 	mu         sync.Mutex
 	open       *batch
 	committing *batch
 	failures   int
 }
 
-// NewLocal returns a store over the engine, which it owns from then on. It returns the error of the engine's first Snapshot.
+// NewLocal returns a store over the engine, which it owns from then on. It returns the error of the
+// engine's first Snapshot.
 func NewLocal(e Engine) (*Local, error) {
 	s, err := e.Snapshot()
 	if err != nil {
@@ -162,7 +167,8 @@ func (g *gate) enter() error {
 
 func (g *gate) leave() { g.inside.Done() }
 
-// close waits until all who entered have left, and reports whether this call was the one that closed the gate.
+// close waits until all who entered have left, and reports whether this call was the one that
+// closed the gate.
 func (g *gate) close() (first bool) {
 	g.mu.Lock()
 	first = !g.closed

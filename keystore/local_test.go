@@ -16,7 +16,8 @@ import (
 	"github.com/keyrack/keyrack/keystore/storetest"
 )
 
-// checked is an Engine of plain maps that holds Local to its side of the bargain, and can be made slow or broken.
+// checked is an Engine of plain maps that holds Local to its side of the bargain, and can be made
+// slow or broken.
 type checked struct {
 	t        *testing.T
 	newest   atomic.Pointer[state]
@@ -24,8 +25,10 @@ type checked struct {
 	commits  atomic.Int32
 	inCommit atomic.Bool
 
-	// commit, snapshot and closed are asked before each of these, and may block or fail.
+	// commit, snapshot and closed are asked before each of these, and may block or fail; shown runs
+	// when a commit can be seen.
 	commit   func(r keystore.Revision, rows []keystore.Row) error
+	shown    func()
 	snapshot func() error
 	closed   error
 }
@@ -38,7 +41,9 @@ type state struct {
 }
 
 func newChecked(t *testing.T) *checked {
-	e := &checked{t: t, commit: func(keystore.Revision, []keystore.Row) error { return nil }, snapshot: func() error { return nil }}
+	e := &checked{t: t, shown: func() {}}
+	e.commit = func(keystore.Revision, []keystore.Row) error { return nil }
+	e.snapshot = func() error { return nil }
 	e.newest.Store(&state{})
 	return e
 }
@@ -80,6 +85,7 @@ func (e *checked) Commit(r keystore.Revision, rows []keystore.Row) error {
 		}
 	}
 	e.newest.Store(next)
+	e.shown()
 	return nil
 }
 
@@ -166,7 +172,8 @@ func TestTransactionsGatherWhileOneCommits(t *testing.T) {
 	})
 }
 
-// TestReadersWaitForWhatTheyRead: an answer that rests on a row is given only once the row is durable.
+// TestReadersWaitForWhatTheyRead: an answer that rests on a row is given only once the row is
+// durable.
 func TestReadersWaitForWhatTheyRead(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -204,7 +211,8 @@ func TestReadersWaitForWhatTheyRead(t *testing.T) {
 	})
 }
 
-// TestRefusedCommitTakesNobodyAlong: the transactions of a refused batch get the engine's error; those that read its rows run again.
+// TestRefusedCommitTakesNobodyAlong: the transactions of a refused batch get the engine's error;
+// those that read its rows run again.
 func TestRefusedCommitTakesNobodyAlong(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -252,7 +260,116 @@ func TestRefusedCommitTakesNobodyAlong(t *testing.T) {
 	})
 }
 
-// TestRunningTransactionNoticesRefusal: the batch fails while the function of a transaction over it runs.
+// TestFailureOfRefusedReadRunsAgain: a function failed over a row of its own batch, which the
+// engine then refused.
+func TestFailureOfRefusedReadRunsAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e, release, full := newChecked(t), make(chan struct{}), errors.New("medium is full")
+		e.commit = func(_ keystore.Revision, rows []keystore.Row) error {
+			<-release
+			if string(rows[0].Value) == "too much" {
+				return full
+			}
+			return nil
+		}
+		l := open(t, e)
+		var done sync.WaitGroup
+		for i, value := range []string{"v", "too much"} {
+			done.Go(func() {
+				if err := put(l, i, value); (err == full) != (i == 1) {
+					t.Errorf("put %d: %v", i, err)
+				}
+			})
+			synctest.Wait()
+		}
+		taken := errors.New("name is taken")
+		done.Go(func() {
+			_, err := l.Update(t.Context(), func(tx keystore.Tx) error {
+				if _, err := tx.Get(name(1)); err == nil {
+					return taken
+				}
+				return tx.Put(name(1), []byte("mine"))
+			})
+			if err != nil {
+				t.Errorf("got %v for a name that was never taken", err)
+			}
+		})
+		synctest.Wait()
+		close(release)
+		done.Wait()
+	})
+}
+
+// TestBatchesAreBounded: what gathers during a commit is split where a batch would grow too large,
+// which checked looks at.
+func TestBatchesAreBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e, release := newChecked(t), make(chan struct{})
+		e.commit = func(keystore.Revision, []keystore.Row) error { <-release; return nil }
+		l := open(t, e)
+		var done sync.WaitGroup
+		for w := range 64 {
+			done.Go(func() {
+				_, err := l.Update(t.Context(), func(tx keystore.Tx) (err error) {
+					for i := range keystore.MaxRows {
+						err = errors.Join(err, tx.Put(name(w*keystore.MaxRows+i), []byte("v")))
+					}
+					return err
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		close(release)
+		done.Wait()
+		if got := e.commits.Load(); got < 4 {
+			t.Errorf("%d commits of 2560 rows, want at least one of 40, two of 1000 and one of the rest", got)
+		}
+	})
+}
+
+// TestWatchBetweenCommitAndDelivery begins after a revision that a View already shows and the
+// watchers do not know yet.
+func TestWatchBetweenCommitAndDelivery(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e, deliver := newChecked(t), make(chan struct{})
+		e.shown = func() { <-deliver }
+		l := open(t, e)
+		var done sync.WaitGroup
+		done.Go(func() { put(l, 1, "v") })
+		synctest.Wait()
+		var at keystore.Revision
+		l.View(t.Context(), func(r keystore.Reader) error { at = r.Revision(); return nil })
+		var told []keystore.Revision
+		done.Go(func() {
+			err := l.Watch(t.Context(), at, func(r keystore.Revision, changes []keystore.Change) error {
+				told = append(told, r)
+				return nil
+			})
+			if !errors.Is(err, keystore.ErrClosed) {
+				t.Errorf("Watch: %v", err)
+			}
+		})
+		synctest.Wait()
+		close(deliver)
+		if err := put(l, 2, "v"); err != nil {
+			t.Error(err)
+		}
+		l.Close()
+		done.Wait()
+		if !slices.Equal(told, []keystore.Revision{1, 2}) {
+			t.Errorf("told of %d, want that it has caught up with 1, then 2", told)
+		}
+	})
+}
+
+// TestRunningTransactionNoticesRefusal: the batch fails while the function of a transaction over it
+// runs.
 func TestRunningTransactionNoticesRefusal(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -317,7 +434,8 @@ func TestEngineErrorsReachTheCaller(t *testing.T) {
 	}
 }
 
-// TestHistoryIsBounded: a Watch that begins too far back is told so, and one within the history is served.
+// TestHistoryIsBounded: a Watch that begins too far back is told so, and one within the history is
+// served.
 func TestHistoryIsBounded(t *testing.T) {
 	t.Parallel()
 	m := keystore.NewMemory()

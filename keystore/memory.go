@@ -7,8 +7,8 @@ import (
 	"github.com/tidwall/btree"
 )
 
-// Memory is a Store in the memory of the process, for tests and throw-away appliances. Its group commit, limits and feed are those of
-// the engines on disk; nothing of it survives.
+// Memory is a Store in the memory of the process, for tests and throw-away appliances. Its group
+// commit, limits and feed are those of the engines on disk; nothing of it survives.
 type Memory struct{ *Local }
 
 var _ Store = Memory{}
@@ -24,7 +24,8 @@ func NewMemory() Memory {
 	return Memory{l}
 }
 
-// memory is the Engine. A state is immutable once it is published: Commit changes a copy, which shares what it does not change.
+// memory is the Engine. A state is immutable once it is published: Commit changes a copy, which
+// shares what it does not change.
 type memory struct{ newest atomic.Pointer[memoryState] }
 
 type memoryState struct {

@@ -7,20 +7,24 @@ import (
 	"strings"
 )
 
-// MaxName is the largest encoded name in bytes: the longest parameter name AWS takes (2,048) and room for what stands around it.
+// MaxName is the largest encoded name in bytes: the longest parameter name AWS takes (2,048) and
+// room for what stands around it.
 const MaxName = 2304
 
-// Name is the name of a row: a [Space] and length-prefixed components (FORMAT.md). Names are comparable, and == is equality of the
-// row. The zero Name names nothing: as a bound of a Scan it means "no bound", and every other use is refused with [ErrName], as is
-// the use of an upper bound that happens to be no name.
+// Name is the name of a row: a [Space] and length-prefixed components (FORMAT.md). Names are
+// comparable, and == is equality of the row. The zero Name names nothing: as a bound of a Scan it
+// means "no bound", and every other use is refused with [ErrName], as is the use of an upper bound
+// that happens to be no name.
 type Name struct {
-	// encoded is the form of FORMAT.md. As a string it is immutable, comparable and a map key without a copy.
+	// encoded is the form of FORMAT.md. As a string it is immutable, comparable and a map key
+	// without a copy.
 	encoded string
 }
 
-// MakeName returns the name of a row in space s with these components. Packages wrap it in constructors of their own that take
-// parsed ids (keyName(id)). Where the space is unknown or the result would be longer than [MaxName] it returns the zero Name, which
-// no store accepts; so the error shows at the first use, in one place.
+// MakeName returns the name of a row in space s with these components. Packages wrap it in
+// constructors of their own that take parsed ids (keyName(id)). Where the space is unknown or the
+// result would be longer than [MaxName] it returns the zero Name, which no store accepts; so the
+// error shows at the first use, in one place.
 func MakeName(s Space, components ...string) Name {
 	size := 1
 	for _, c := range components {
@@ -38,8 +42,8 @@ func MakeName(s Space, components ...string) Name {
 	return Name{string(b)}
 }
 
-// ParseName reads an encoded name as an engine finds it in its files. It accepts exactly what [MakeName] makes and returns
-// [ErrName] for everything else. It keeps no reference to b.
+// ParseName reads an encoded name as an engine finds it in its files. It accepts exactly what
+// [MakeName] makes and returns [ErrName] for everything else. It keeps no reference to b.
 func ParseName(b []byte) (Name, error) {
 	if len(b) > MaxName {
 		return Name{}, ErrName
@@ -51,7 +55,8 @@ func ParseName(b []byte) (Name, error) {
 	return n, nil
 }
 
-// Valid reports whether n names a row: it came from [MakeName] or [ParseName], or is a bound that equals such a name.
+// Valid reports whether n names a row: it came from [MakeName] or [ParseName], or is a bound that
+// equals such a name.
 func (n Name) Valid() bool {
 	if !n.Space().Known() || len(n.encoded) > MaxName {
 		return false
@@ -75,8 +80,9 @@ func cutComponent(s string) (component, rest string, ok bool) {
 	return s[2:end], s[end:], true
 }
 
-// Range returns the bounds of a Scan over all rows of space s whose names begin with these components, the row with exactly these
-// included: lo is the first such name and hi, which is excluded, the first one behind them. Bounds are zero as in [MakeName].
+// Range returns the bounds of a Scan over all rows of space s whose names begin with these
+// components, the row with exactly these included: lo is the first such name and hi, which is
+// excluded, the first one behind them. Bounds are zero as in [MakeName].
 func Range(s Space, components ...string) (lo, hi Name) {
 	lo = MakeName(s, components...)
 	if lo == (Name{}) {
@@ -85,7 +91,8 @@ func Range(s Space, components ...string) (lo, hi Name) {
 	return lo, Name{successor(lo.encoded)}
 }
 
-// successor returns the least string that is greater than every string that begins with s, or "" if there is none.
+// successor returns the least string that is greater than every string that begins with s, or "" if
+// there is none.
 func successor(s string) string {
 	b := []byte(s)
 	for len(b) > 0 {
@@ -104,7 +111,8 @@ func SealedRange() (lo, hi Name) { return Name{string([]byte{byte(firstSealed)})
 // Compare orders names as a Scan does, byte by byte: -1, 0 or +1.
 func (n Name) Compare(o Name) int { return strings.Compare(n.encoded, o.encoded) }
 
-// Append appends the encoded name, 1 to [MaxName] bytes for a name that is not zero: what an engine stores and a seal binds.
+// Append appends the encoded name, 1 to [MaxName] bytes for a name that is not zero: what an engine
+// stores and a seal binds.
 func (n Name) Append(dst []byte) []byte { return append(dst, n.encoded...) }
 
 // Len returns the encoded length in bytes.
@@ -129,8 +137,8 @@ func (n Name) Components() (components []string) {
 	return components
 }
 
-// String returns the name for people, as in alias/000000000042/billing. Components of plain words stand as they are, other text is
-// quoted, and the rest is hexadecimal. It cannot be parsed back.
+// String returns the name for people, as in alias/000000000042/billing. Components of plain words
+// stand as they are, other text is quoted, and the rest is hexadecimal. It cannot be parsed back.
 func (n Name) String() string {
 	if n.encoded == "" {
 		return "no name"

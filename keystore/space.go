@@ -2,11 +2,13 @@ package keystore
 
 import "fmt"
 
-// Space is the kind of a row, the first byte of its name. All spaces of the appliance stand in this file, so that no two packages
-// can collide; a new one is a line in the constants and a line in the table. Numbers are frozen: they are on disk.
+// Space is the kind of a row, the first byte of its name. All spaces of the appliance stand in this
+// file, so that no two packages can collide; a new one is a line in the constants and a line in the
+// table. Numbers are frozen: they are on disk.
 type Space uint8
 
-// Spaces of the raw store, 1 to 15: read before the domain key is there, or sealed by what keeps them.
+// Spaces of the raw store, 1 to 15: read before the domain key is there, or sealed by what keeps
+// them.
 const (
 	SpaceBucket    Space = 1 // keystore/sealed: bucket key of one bucket; bucket 2 bytes
 	SpaceSlot      Space = 2 // domain: one way to the domain key; slot id
@@ -16,7 +18,7 @@ const (
 // Spaces of sealed rows, 16 to 255.
 const (
 	SpaceKey       Space = 16 // service/kms: metadata of a key; key id 16 bytes
-	SpaceMaterial  Space = 17 // service/kms: one version of a key's secret; key id 16 bytes, material id 32 bytes
+	SpaceMaterial  Space = 17 // service/kms: one version of a key's secret; key id 16 bytes, material id
 	SpaceAlias     Space = 18 // service/kms: which key an alias names; account, alias name without "alias/"
 	SpaceOutbox    Space = 19 // access: audit record of a change not yet known to be in the log; event id 16 bytes
 	SpaceAccount   Space = 20 // service/iam: a tenant; account
@@ -43,7 +45,8 @@ var spaceNames = map[Space]string{
 // Known reports whether s stands in the table.
 func (s Space) Known() bool { return spaceNames[s] != "" }
 
-// Sealed reports whether rows of s are reached through keystore/sealed; those of other spaces are reached only below it.
+// Sealed reports whether rows of s are reached through keystore/sealed; those of other spaces are
+// reached only below it.
 func (s Space) Sealed() bool { return s >= firstSealed }
 
 // String returns the space's name in lower case, for diagnostics.

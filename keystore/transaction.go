@@ -6,9 +6,10 @@ import (
 	"slices"
 )
 
-// transaction is the Tx of one run of an Update's function. What it writes stays in its own overlay, so that throwing it away costs
-// nobody else anything. It reads the overlay, then the batches under it, newest first, then the committed snapshot. Since the snapshot
-// is taken last, a batch committed meanwhile is seen twice, which is harmless, and none is missed.
+// transaction is the Tx of one run of an Update's function. What it writes stays in its own
+// overlay, so that throwing it away costs nobody else anything. It reads the overlay, then the
+// batches under it, newest first, then the committed snapshot. Since the snapshot is taken last, a
+// batch committed meanwhile is seen twice, which is harmless, and none is missed.
 type transaction struct {
 	ctx      context.Context
 	meter    Meter
@@ -29,8 +30,8 @@ func (l *Local) begin(ctx context.Context) (*transaction, error) {
 	return t, err
 }
 
-// run runs f and returns what keeps the transaction from committing. The snapshot is not held across the commit that follows: an
-// engine may have to wait for the readers of old pages.
+// run runs f and returns what keeps the transaction from committing. The snapshot is not held
+// across the commit that follows: an engine may have to wait for the readers of old pages.
 func (t *transaction) run(f func(Tx) error) error {
 	defer func() {
 		t.meter.Fail(ErrClosed) // for a Tx that was kept

@@ -17,10 +17,12 @@ type event struct {
 	changes  []Change
 }
 
-// feed keeps the youngest events and hands each new one to all watchers before its batch is finished.
+// feed keeps the youngest events and hands each new one to all watchers before its batch is
+// finished.
 type feed struct {
-	// mu guards what follows, and is not held while a watcher's function runs. Registering a watcher and taking its share of the
-	// history, and appending an event and taking the list of its receivers, are one step each: so no event is lost or doubled.
+	// mu guards what follows, and is not held while a watcher's function runs. Registering a
+	// watcher and taking its share of the history, and appending an event and taking the list of
+	// its receivers, are one step each: so no event is lost or doubled.
 	mu       sync.Mutex
 	last     Revision // of the newest event, or of the store when it was opened
 	history  []event  // ascending; its changes are counted in changes
@@ -32,8 +34,8 @@ type feed struct {
 	once    sync.Once
 }
 
-// watcher is a Watch that runs. An event is put into next, which is always free since the one before was acknowledged, and is
-// acknowledged in done; gone is closed when the Watch ends.
+// watcher is a Watch that runs. An event is put into next, which is always free since the one
+// before was acknowledged, and is acknowledged in done; gone is closed when the Watch ends.
 type watcher struct {
 	next chan event
 	done chan struct{}
@@ -63,7 +65,8 @@ func (f *feed) deliver(e event) {
 	}
 }
 
-// append adds e to the history, drops what has become too old, and hands e to the watchers, which it returns.
+// append adds e to the history, drops what has become too old, and hands e to the watchers, which
+// it returns.
 func (f *feed) append(e event) []*watcher {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -83,7 +86,8 @@ func (f *feed) append(e event) []*watcher {
 	return list
 }
 
-// watch registers a watcher and runs it. newest is the engine's revision, which may be one ahead of the feed's.
+// watch registers a watcher and runs it. newest is the engine's revision, which may be one ahead of
+// the feed's.
 func (f *feed) watch(ctx context.Context, after, newest Revision, call func(Revision, []Change) error) error {
 	if err := f.watches.enter(); err != nil {
 		return err
@@ -106,7 +110,8 @@ func (f *feed) watch(ctx context.Context, after, newest Revision, call func(Revi
 	return f.follow(ctx, w, after, call)
 }
 
-// register adds w and returns the events after a revision, the last of which has no changes and says that these are all.
+// register adds w and returns the events after a revision, the last of which has no changes and
+// says that these are all.
 func (f *feed) register(w *watcher, after, newest Revision) ([]event, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -135,7 +140,8 @@ func (f *feed) remove(w *watcher) {
 	close(w.gone)
 }
 
-// follow calls for new events. One that is not above after was committed, but not yet delivered, when the Watch began.
+// follow calls for new events. One that is not above after was committed, but not yet delivered,
+// when the Watch began.
 func (f *feed) follow(ctx context.Context, w *watcher, after Revision, call func(Revision, []Change) error) error {
 	for {
 		if err := f.ended(ctx); err != nil {

@@ -75,7 +75,8 @@ func TestSystemFollowsTheBubble(t *testing.T) {
 	})
 }
 
-// TestNeverBackwardsForAnyone hands readings from goroutine to goroutine: whoever reads later must not read less.
+// TestNeverBackwardsForAnyone hands readings from goroutine to goroutine: whoever reads later must
+// not read less.
 func TestNeverBackwardsForAnyone(t *testing.T) {
 	t.Parallel()
 	c, advance := clock.NewTest(start)

@@ -1,11 +1,14 @@
-// Package work runs slow jobs (a store miss, a call to the token, an RSA operation) off the connections, in bounded pools by class.
+// Package work runs slow jobs (a store miss, a call to the token, an RSA operation) off the
+// connections, in bounded pools by class.
 //
-// Read [Class], [Size] and [Pools]. Each class has its own workers and its own queue and shares nothing with the others, so a token
-// that takes a second per call delays token calls only. A full class says so at once: the caller answers ThrottlingException
-// instead of letting requests pile up.
+// Read [Class], [Size] and [Pools]. Each class has its own workers and its own queue and shares
+// nothing with the others, so a token that takes a second per call delays token calls only. A full
+// class says so at once: the caller answers ThrottlingException instead of letting requests pile
+// up.
 //
-// It does not retry, order jobs beyond first come first served within a class, stop a job that runs, or know callers: fairness
-// between accounts is the quota's duty, and a deadline is the job's own.
+// It does not retry, order jobs beyond first come first served within a class, stop a job that
+// runs, or know callers: fairness between accounts is the quota's duty, and a deadline is the job's
+// own.
 package work
 
 import (
@@ -78,12 +81,14 @@ type Pools struct {
 	report atomic.Pointer[PanicFunc]
 }
 
-// PanicFunc is told of a panic in a job: its class, the panic's value and the stack of the job. The value may hold request data.
-// It runs on the worker, must be safe for concurrent use and must not panic itself.
+// PanicFunc is told of a panic in a job: its class, the panic's value and the stack of the job. The
+// value may hold request data. It runs on the worker, must be safe for concurrent use and must not
+// panic itself.
 type PanicFunc func(c Class, value any, stack []byte)
 
-// New returns running pools. The sizes come from a checked configuration, so one that names not exactly [Store], [Token] and
-// [Compute], or that [Size.Check] refuses, is a programmer's error and panics. Idle pools hold no goroutine.
+// New returns running pools. The sizes come from a checked configuration, so one that names not
+// exactly [Store], [Token] and [Compute], or that [Size.Check] refuses, is a programmer's error and
+// panics. Idle pools hold no goroutine.
 func New(sizes map[Class]Size) *Pools {
 	p := new(Pools)
 	for c := Store; c < classes; c++ {
@@ -102,11 +107,13 @@ func New(sizes map[Class]Size) *Pools {
 	return p
 }
 
-// OnPanic sets the function that is told of panics in jobs; nil, as at the start, tells nobody. A panic costs its job alone either way.
+// OnPanic sets the function that is told of panics in jobs; nil, as at the start, tells nobody. A
+// panic costs its job alone either way.
 func (p *Pools) OnPanic(f PanicFunc) { p.report.Store(&f) }
 
-// Go hands f to the workers of class c and returns true, or returns false at once, without having kept f, when c's workers and queue
-// are full, when the pools are closed, or when c has no pool. It never blocks on a job.
+// Go hands f to the workers of class c and returns true, or returns false at once, without having
+// kept f, when c's workers and queue are full, when the pools are closed, or when c has no pool. It
+// never blocks on a job.
 func (p *Pools) Go(c Class, f func()) bool {
 	if c == None || c >= classes {
 		return false
@@ -114,8 +121,9 @@ func (p *Pools) Go(c Class, f func()) bool {
 	return p.pools[c].submit(f)
 }
 
-// Close refuses new jobs from now on and waits until all accepted ones, queued ones too, are done. When ctx ends first it returns
-// its error, and the rest goes on running. Close may be called again, also concurrently, to wait again.
+// Close refuses new jobs from now on and waits until all accepted ones, queued ones too, are done.
+// When ctx ends first it returns its error, and the rest goes on running. Close may be called
+// again, also concurrently, to wait again.
 func (p *Pools) Close(ctx context.Context) error {
 	for _, q := range p.pools[Store:] {
 		q.close()
@@ -136,7 +144,8 @@ type pool struct {
 	class Class
 	size  Size
 
-	// mu guards what follows and is never held while a job runs. Jobs wait in queue only while all workers run.
+	// mu guards what follows and is never held while a job runs. Jobs wait in queue only while all
+	// workers run.
 	mu      sync.Mutex
 	running int
 	closed  bool
@@ -150,8 +159,9 @@ func newPool(of *Pools, c Class, size Size) *pool {
 	return &pool{of: of, class: c, size: size, queue: make(chan func(), size.Queue), drained: make(chan struct{})}
 }
 
-// submit starts a worker for f while there are fewer than allowed, and queues f otherwise. Counting under the lock, rather than
-// offering f to waiting goroutines, makes exactly Workers+Queue jobs fit, however the scheduler feels.
+// submit starts a worker for f while there are fewer than allowed, and queues f otherwise. Counting
+// under the lock, rather than offering f to waiting goroutines, makes exactly Workers+Queue jobs
+// fit, however the scheduler feels.
 func (q *pool) submit(f func()) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -171,7 +181,8 @@ func (q *pool) submit(f func()) bool {
 	}
 }
 
-// work runs f and then whatever waits. A job that ends its goroutine (runtime.Goexit) is replaced by a fresh worker.
+// work runs f and then whatever waits. A job that ends its goroutine (runtime.Goexit) is replaced
+// by a fresh worker.
 func (q *pool) work(f func()) {
 	exited := true
 	defer func() {
@@ -230,8 +241,8 @@ func (q *pool) close() {
 	}
 }
 
-// drain notes the end of a closed pool; the caller holds mu. Both ways here, closing and a worker's end, happen at most once with
-// closed set and nothing running, for a closed pool starts no worker.
+// drain notes the end of a closed pool; the caller holds mu. Both ways here, closing and a worker's
+// end, happen at most once with closed set and nothing running, for a closed pool starts no worker.
 func (q *pool) drain() {
 	if q.closed && q.running == 0 {
 		close(q.drained)

@@ -23,7 +23,8 @@ func sized(sizes map[work.Class]work.Size) *work.Pools {
 	return work.New(all)
 }
 
-// inBubble runs f in a synctest bubble, which fails the test when a goroutine is left over, and closes the pools at its end.
+// inBubble runs f in a synctest bubble, which fails the test when a goroutine is left over, and
+// closes the pools at its end.
 func inBubble(t *testing.T, sizes map[work.Class]work.Size, f func(t *testing.T, p *work.Pools)) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 	"github.com/keyrack/keyrack/keystore"
 )
 
-// cache is the pattern of the package comment of keystore in its smallest form: rows by name, filled by readers that miss, emptied by
-// a Watch alone.
+// cache is the pattern of the package comment of keystore in its smallest form: rows by name,
+// filled by readers that miss, emptied by a Watch alone.
 type cache struct {
 	store keystore.Store
 	stop  func(*testing.T)
@@ -23,12 +23,15 @@ type cache struct {
 	fills  map[keystore.Name]*fill
 }
 
-// fill is announced for a name while readers fetch it. noted is the newest change of the name that was delivered since.
+// fill is announced for a name while readers fetch it. noted is the newest change of the name that
+// was delivered since.
 type fill struct {
 	readers int
 	noted   keystore.Revision
 }
 
+// newCache returns an empty cache that already follows the store: fills before that could miss a
+// change.
 func newCache(t *testing.T, s keystore.Store) *cache {
 	c := &cache{store: s, paused: func() {}, values: make(map[keystore.Name]string), fills: make(map[keystore.Name]*fill)}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -79,6 +82,7 @@ func (c *cache) get(n keystore.Name) (string, error) {
 	return v, err
 }
 
+// read is one View: the value and the revision that it is of.
 func (c *cache) read(n keystore.Name) (value string, at keystore.Revision, err error) {
 	err = c.store.View(context.Background(), func(r keystore.Reader) error {
 		v, err := r.Get(n)
@@ -103,8 +107,8 @@ func (c *cache) insert(n keystore.Name, f *fill, value string, r keystore.Revisi
 	}
 }
 
-// cacheFillRace stops a fill between its read and its insertion, changes the row meanwhile, and lets it go on: the old value must not
-// get into the cache, for the row as for its absence.
+// cacheFillRace stops a fill between its read and its insertion, changes the row meanwhile, and
+// lets it go on: the old value must not get into the cache, for the row as for its absence.
 func cacheFillRace(t *testing.T, s keystore.Store) {
 	for i, before := range []string{"-", "old"} {
 		n := row(i)
@@ -135,8 +139,8 @@ func cacheFillRace(t *testing.T, s keystore.Store) {
 	}
 }
 
-// cacheUnderLoad has writers that read their own writes through the cache while others fill it: once an Update has returned, nobody
-// sees less than it wrote.
+// cacheUnderLoad has writers that read their own writes through the cache while others fill it:
+// once an Update has returned, nobody sees less than it wrote.
 func cacheUnderLoad(t *testing.T, s keystore.Store) {
 	const rows, times = 4, 50
 	c := newCache(t, s)

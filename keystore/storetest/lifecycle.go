@@ -11,6 +11,8 @@ import (
 	"github.com/keyrack/keyrack/keystore"
 )
 
+// contextEndsUpdate: an end before, in and after the last use of the Tx, each without a trace in
+// the store.
 func contextEndsUpdate(t *testing.T, s keystore.Store) {
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -36,6 +38,7 @@ func contextEndsUpdate(t *testing.T, s keystore.Store) {
 	expectRow(t, s, row(1), "-")
 }
 
+// contextEndsView: a long Scan stops soon after its context has ended.
 func contextEndsView(t *testing.T, s keystore.Store) {
 	put(t, s, row(1), "v")
 	put(t, s, row(2), "v")
@@ -81,6 +84,7 @@ func keptReaderIsClosed(t *testing.T, s keystore.Store) {
 	expectRow(t, s, row(1), "w")
 }
 
+// closedStoreRefuses: no function is called any more, and a second Close is no error.
 func closedStoreRefuses(t *testing.T, s keystore.Store) {
 	put(t, s, row(1), "v")
 	closeStore(t, s)
@@ -93,8 +97,9 @@ func closedStoreRefuses(t *testing.T, s keystore.Store) {
 	closeStore(t, s)
 }
 
-// closing closes s in the background while call, which has entered a method of s, stays inside until release is closed. It returns
-// once Close has begun, which other calls notice by being refused.
+// closing closes s in the background while call, which has entered a method of s, stays inside
+// until release is closed. It returns once Close has begun, which other calls notice by being
+// refused.
 func closing(t *testing.T, s keystore.Store, call func(enter func())) {
 	entered, release := make(chan struct{}), make(chan struct{})
 	var left atomic.Bool
@@ -120,6 +125,7 @@ func closing(t *testing.T, s keystore.Store, call func(enter func())) {
 	done.Wait()
 }
 
+// closeWaitsForViews: what a View reads is there until it has returned.
 func closeWaitsForViews(t *testing.T, s keystore.Store) {
 	put(t, s, row(1), "v")
 	closing(t, s, func(enter func()) {
@@ -138,6 +144,7 @@ func closeWaitsForUpdates(t *testing.T, s keystore.Store) {
 	f.expect(t, change{r, row(1), false})
 }
 
+// closeEndsWatches: without it, Close would wait for them for ever.
 func closeEndsWatches(t *testing.T, s keystore.Store) {
 	watchers := []*follower{follow(t, s, 0), follow(t, s, 0)}
 	closeStore(t, s)

@@ -78,6 +78,7 @@ func (m *model) apply(tx keystore.Tx, steps []step) (map[int]string, error) {
 	return rows, nil
 }
 
+// or returns the row as expect writes it.
 func or(rows map[int]string, i int) string {
 	if v, ok := rows[i]; ok {
 		return v
@@ -85,6 +86,7 @@ func or(rows map[int]string, i int) string {
 	return "-"
 }
 
+// update plays a transaction that succeeds on store and model.
 func (m *model) update(r *rapid.T) {
 	todo := steps.Draw(r, "steps")
 	var rows map[int]string
@@ -101,7 +103,8 @@ func (m *model) update(r *rapid.T) {
 	m.commit(rows, todo, revision)
 }
 
-// commit notes what a Watch should tell: rows that were put, and rows that were there and are no longer.
+// commit notes what a Watch should tell: rows that were put, and rows that were there and are no
+// longer.
 func (m *model) commit(rows map[int]string, todo []step, revision keystore.Revision) {
 	last := make(map[int]string)
 	for _, s := range todo {
@@ -118,6 +121,7 @@ func (m *model) commit(rows map[int]string, todo []step, revision keystore.Revis
 	m.rows, m.revision = rows, revision
 }
 
+// failUpdate: whatever the function did before it failed is not there.
 func (m *model) failUpdate(r *rapid.T) {
 	failure := errors.New("on purpose")
 	todo := steps.Draw(r, "steps")
@@ -130,6 +134,7 @@ func (m *model) failUpdate(r *rapid.T) {
 	}
 }
 
+// scan compares a random range.
 func (m *model) scan(r *rapid.T) {
 	lo, hi := rapid.IntRange(0, modelRows).Draw(r, "lo"), rapid.IntRange(0, modelRows).Draw(r, "hi")
 	var want []keystore.Name
@@ -150,7 +155,8 @@ func (m *model) scan(r *rapid.T) {
 	}
 }
 
-// watchAgain replaces the watcher by one that begins after an older revision and must deliver the rest once more.
+// watchAgain replaces the watcher by one that begins after an older revision and must deliver the
+// rest once more.
 func (m *model) watchAgain(t *testing.T, r *rapid.T) {
 	m.watch.stop(t)
 	from := 0

@@ -12,6 +12,8 @@ import (
 	"github.com/keyrack/keyrack/keystore"
 )
 
+// readsItsOwnWrites: within a transaction the last write of a row counts, a deletion too, and
+// outside of it nothing is seen before the end.
 func readsItsOwnWrites(t *testing.T, s keystore.Store) {
 	put(t, s, row(1), "old")
 	put(t, s, row(2), "gone")
@@ -28,7 +30,8 @@ func readsItsOwnWrites(t *testing.T, s keystore.Store) {
 	})
 }
 
-// keepsItsOwnCopies: the caller's buffer is the caller's again, and a value that was got does not change under its reader.
+// keepsItsOwnCopies: the caller's buffer is the caller's again, and a value that was got does not
+// change under its reader.
 func keepsItsOwnCopies(t *testing.T, s keystore.Store) {
 	buffer := []byte("first")
 	update(t, s, func(tx keystore.Tx) error {
@@ -47,6 +50,8 @@ func keepsItsOwnCopies(t *testing.T, s keystore.Store) {
 	expectRow(t, s, row(1), "later")
 }
 
+// deleteOfNothing: a row that was not there before and is not there afterwards has not changed, so
+// no watcher hears of it.
 func deleteOfNothing(t *testing.T, s keystore.Store) {
 	f := follow(t, s, 0)
 	before := put(t, s, row(1), "here")
@@ -60,6 +65,8 @@ func deleteOfNothing(t *testing.T, s keystore.Store) {
 	f.expect(t, change{before, row(1), false})
 }
 
+// scanIsOrderedAndBounded writes rows out of order in two spaces and looks at them through bounds
+// of every kind.
 func scanIsOrderedAndBounded(t *testing.T, s keystore.Store) {
 	outside := keystore.MakeName(keystore.SpaceKey, "0123456789abcdef")
 	all := []keystore.Name{outside}
@@ -103,6 +110,7 @@ func scanIsOrderedAndBounded(t *testing.T, s keystore.Store) {
 	}
 }
 
+// scanStopsWhenTold: a Scan that was left early has let go of everything; the next one is complete.
 func scanStopsWhenTold(t *testing.T, s keystore.Store) {
 	for i := range 5 {
 		put(t, s, row(i), "v")
@@ -122,6 +130,8 @@ func scanStopsWhenTold(t *testing.T, s keystore.Store) {
 	})
 }
 
+// revisionsOnlyGrow: an Update returns the revision that the next View shows, and one that wrote
+// nothing makes none.
 func revisionsOnlyGrow(t *testing.T, s keystore.Store) {
 	var last keystore.Revision
 	view(t, s, func(r keystore.Reader) error {
@@ -148,6 +158,8 @@ func revisionsOnlyGrow(t *testing.T, s keystore.Store) {
 	}
 }
 
+// refusesNamesOfNothing: what MakeName could not make never becomes a row, nor does a bound of a
+// Scan that only looks like a name.
 func refusesNamesOfNothing(t *testing.T, s keystore.Store) {
 	_, bound := keystore.Range(keystore.SpaceAlias, strings.Repeat("\xff", 3)) // the length of the component is one more
 	tooLong := keystore.MakeName(keystore.SpaceAlias, strings.Repeat("n", keystore.MaxName))
@@ -167,6 +179,7 @@ func refusesNamesOfNothing(t *testing.T, s keystore.Store) {
 	expectRow(t, s, longest, "fits")
 }
 
+// wantError compares with errors.Is, as callers do.
 func wantError(t *testing.T, what string, got, want error) {
 	t.Helper()
 	if !errors.Is(got, want) {
@@ -202,6 +215,8 @@ func rowsPerTransaction(t *testing.T, s keystore.Store) {
 	wantError(t, "one row more", touch(keystore.MaxRows+1), keystore.ErrTooManyRows)
 }
 
+// bytesPerTransaction: the largest value fits, as do as many as a transaction may write, and not
+// one more.
 func bytesPerTransaction(t *testing.T, s keystore.Store) {
 	value := bytes.Repeat([]byte("v"), keystore.MaxValue)
 	write := func(rows, size int) error {
@@ -227,7 +242,8 @@ func bytesPerTransaction(t *testing.T, s keystore.Store) {
 	wantError(t, "transaction beyond its bytes", write(keystore.MaxBytes/keystore.MaxValue, keystore.MaxValue), keystore.ErrTooLarge)
 }
 
-// hiddenErrorDoesNotCommit: a function that overlooks an error of its Tx has not decided on what it meant to.
+// hiddenErrorDoesNotCommit: a function that overlooks an error of its Tx has not decided on what it
+// meant to.
 func hiddenErrorDoesNotCommit(t *testing.T, s keystore.Store) {
 	_, err := s.Update(context.Background(), func(tx keystore.Tx) error {
 		tx.Put(row(1), []byte("half"))

@@ -1,7 +1,8 @@
-// Package storetest is the contract of keystore.Store as a suite of tests: whatever keeps rows, alone or over another store, runs it.
+// Package storetest is the contract of keystore.Store as a suite of tests: whatever keeps rows,
+// alone or over another store, runs it.
 //
-// Read [Run]; each test is named after the promise it holds a store to. The suite does not cut power or touch the medium: an engine's
-// own tests do.
+// Read [Run]; each test is named after the promise it holds a store to. The suite does not cut
+// power or touch the medium: an engine's own tests do.
 package storetest
 
 import (
@@ -74,6 +75,7 @@ func Run(t *testing.T, open Open) {
 	})
 }
 
+// closeStore closes s, which may be closed already.
 func closeStore(t *testing.T, s keystore.Store) {
 	t.Helper()
 	if err := s.Close(); err != nil {

@@ -43,6 +43,8 @@ func viewIsOneSnapshot(t *testing.T, s keystore.Store) {
 	done.Wait()
 }
 
+// countersLoseNothing has all writers add to one row and each to a row of its own, in one
+// transaction: a lost update shows in the first, a doubled run of a function in both.
 func countersLoseNothing(t *testing.T, s keystore.Store) {
 	const times = 8
 	var done sync.WaitGroup
@@ -69,8 +71,8 @@ func countersLoseNothing(t *testing.T, s keystore.Store) {
 	})
 }
 
-// noWriteSkew has pairs of rows of which at least one must stay. Each transaction reads both and takes away one: under mere snapshot
-// isolation two of them pass each other.
+// noWriteSkew has pairs of rows of which at least one must stay. Each transaction reads both and
+// takes away one: under mere snapshot isolation two of them pass each other.
 func noWriteSkew(t *testing.T, s keystore.Store) {
 	const pairs = 32
 	for i := range pairs {
@@ -100,7 +102,8 @@ func noWriteSkew(t *testing.T, s keystore.Store) {
 	})
 }
 
-// failuresCostOthersNothing runs writers of one counter, of which one fails and one panics after having written.
+// failuresCostOthersNothing runs writers of one counter, of which one fails and one panics after
+// having written.
 func failuresCostOthersNothing(t *testing.T, s keystore.Store) {
 	failure := errors.New("changed its mind")
 	start := make(chan struct{})

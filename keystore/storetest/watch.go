@@ -27,7 +27,7 @@ type follower struct {
 
 	mu   sync.Mutex // guards what follows
 	seen []change
-	last keystore.Revision
+	last keystore.Revision // of the youngest call
 }
 
 // follow starts a Watch and returns when it has caught up.
@@ -54,15 +54,14 @@ func start(s keystore.Store, after keystore.Revision) *follower {
 func (f *follower) note(r keystore.Revision, changes []keystore.Change) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(changes) == 0 {
-		close(f.caughtUp) // a second time panics: it is told once
-		f.last = max(f.last, r)
-		return nil
-	}
-	if r <= f.last {
+	if r < f.last || r == f.last && len(changes) > 0 {
 		return fmt.Errorf("revision %d after %d", r, f.last)
 	}
 	f.last = r
+	if len(changes) == 0 {
+		close(f.caughtUp) // a second time panics: it is told once
+		return nil
+	}
 	if !slices.IsSortedFunc(changes, func(a, b keystore.Change) int { return a.Name.Compare(b.Name) }) {
 		return fmt.Errorf("revision %d is out of order: %v", r, changes)
 	}
@@ -94,7 +93,8 @@ func (f *follower) expect(t *testing.T, want ...change) {
 	}
 }
 
-// watchRunsBeforeUpdateReturns has several watchers, and writers that look at once for their own change in each.
+// watchRunsBeforeUpdateReturns has several watchers, and writers that look at once for their own
+// change in each.
 func watchRunsBeforeUpdateReturns(t *testing.T, s keystore.Store) {
 	var watchers []*follower
 	for range 3 {
@@ -123,6 +123,7 @@ func watchRunsBeforeUpdateReturns(t *testing.T, s keystore.Store) {
 	}
 }
 
+// watchBeginsAfter watches a past that is known from every revision in it.
 func watchBeginsAfter(t *testing.T, s keystore.Store) {
 	var all []change
 	for i := range 6 {
@@ -145,10 +146,13 @@ func watchBeginsAfter(t *testing.T, s keystore.Store) {
 	f := follow(t, s, gone)
 	f.stop(t)
 	f.expect(t)
+	if f.last != gone {
+		t.Errorf("caught up with revision %d, want %d", f.last, gone)
+	}
 }
 
-// watchMissesNothing starts Watches in the middle of a storm, each after a revision that was just read, and compares them with one
-// that was there from the start.
+// watchMissesNothing starts Watches in the middle of a storm, each after a revision that was just
+// read, and compares them with one that was there from the start.
 func watchMissesNothing(t *testing.T, s keystore.Store) {
 	whole := follow(t, s, 0)
 	var storm, starts sync.WaitGroup
@@ -212,6 +216,7 @@ func watchMayView(t *testing.T, s keystore.Store) {
 	wantError(t, "Watch", <-ended, context.Canceled)
 }
 
+// watchEndsWithContext: nobody waits for a Watch that has ended, or calls its function again.
 func watchEndsWithContext(t *testing.T, s keystore.Store) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -246,6 +251,7 @@ func watchEndsWithItsError(t *testing.T, s keystore.Store) {
 	wantError(t, "Watch of the past", err, enough)
 }
 
+// watchPanic: a panic of a watcher ends that Watch alone, in its own goroutine.
 func watchPanic(t *testing.T, s keystore.Store) {
 	caughtUp, reached := make(chan struct{}), make(chan any)
 	go func() {
@@ -266,6 +272,8 @@ func watchPanic(t *testing.T, s keystore.Store) {
 	put(t, s, row(1), "w")
 }
 
+// watchOfUnknownRevision: a revision that this store never had may come from before a restore. The
+// watcher must read everything again.
 func watchOfUnknownRevision(t *testing.T, s keystore.Store) {
 	newest := put(t, s, row(1), "v")
 	err := s.Watch(context.Background(), newest+1, func(keystore.Revision, []keystore.Change) error { return errors.New("called") })
