@@ -19,11 +19,11 @@ export GOEXPERIMENT := runtimesecret
 endif
 export GOFLAGS := $(shell go env GOFLAGS) -buildvcs=false
 
-build: ## build bin/keyrack (with PKCS#11 where a C compiler is found)
+build: ## build bin/keyrack
 	$(BUILD) -o bin/keyrack ./cmd/keyrack
 run: build ## build, then show a throw-away appliance at work; Ctrl-C ends it
 	@./bin/keyrack dev --demo
-static: ## build bin/keyrack-static: no C library, no PKCS#11
+static: ## build bin/keyrack-static, which needs no C library
 	CGO_ENABLED=0 $(BUILD) -o bin/keyrack-static ./cmd/keyrack
 setup: ## install the Debian packages that the tests use; nothing to do when all are there
 	@need=; for p in $(DEBIAN); do command -v $${p#*:} >/dev/null || need+=" $${p%:*}"; done; [ "$$need" ] || exit 0; \

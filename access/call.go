@@ -30,6 +30,7 @@ type Call struct {
 
 	scratch []byte // memory of Bytes
 	used    int
+	spilled [][]byte // further memory of Bytes, where scratch was too small
 }
 
 // start begins a call. The principal is loaded here, for every frame.
@@ -101,9 +102,9 @@ func (c *Call) Need(class work.Class) error {
 // has been written into the reply.
 func (c *Call) Bytes(n int) []byte {
 	if len(c.scratch)-c.used < n {
-		more := make([]byte, c.used+n+scratchSize)
-		clear(c.scratch[:c.used]) // what is in use stays alive through its own slices
-		c.scratch, c.used = more, 0
+		b := make([]byte, n)
+		c.spilled = append(c.spilled, b)
+		return b
 	}
 	b := c.scratch[c.used : c.used+n : c.used+n]
 	c.used += n
@@ -165,13 +166,20 @@ func (r resource) Rules() *policy.Rules { return r.rules }
 // reply appends the answer to the session's burst and wipes what it was made of.
 func (c *Call) reply(w api.Wire, err error) {
 	s := c.session
-	s.out = s.out.room(c.used + replyRoom)
+	n := c.used + replyRoom
+	for _, b := range c.spilled {
+		n += len(b)
+	}
+	s.out = s.out.room(n)
 	if err != nil {
 		err = api.AsError(err)
 	}
 	s.out.b = w.AppendReply(s.out.b, c.op, c.id, c.out, err)
 	clear(c.scratch[:c.used])
-	c.used = 0
+	for _, b := range c.spilled {
+		clear(b)
+	}
+	c.used, c.spilled = 0, nil
 }
 
 // replyRoom is more than any reply holds beside the memory of Bytes, if it
