@@ -7,25 +7,18 @@ import (
 )
 
 // AppendCBOR appends v, a pointer to a value of s's type, as a deterministic
-// CBOR map {member number: value}. Zero members are absent unless their rule
-// says always.
+// CBOR map {member number: value}. Zero members are absent, except those whose
+// rule says always and required ones for which zero is a value.
 func (s *Struct) AppendCBOR(dst []byte, v any) []byte {
 	return s.append(dst, reflect.ValueOf(v).Elem(), everything)
 }
 
 // AppendAudit appends the members of v that an audit record may show, in the
-// same encoding. The list is an allow-list: the tag audit:"show".
+// same encoding, without zeros. The list is an allow-list: the tag audit:"show",
+// and within a structure or its items again. A Secret never has that tag.
 func (s *Struct) AppendAudit(dst []byte, v any) []byte {
 	return s.append(dst, reflect.ValueOf(v).Elem(), shownOnly)
 }
-
-// selection says which members a walk takes.
-type selection bool
-
-const (
-	everything selection = false
-	shownOnly  selection = true
-)
 
 func (s *Struct) append(dst []byte, v reflect.Value, sel selection) []byte {
 	if len(s.Fields) >= 24 {
@@ -54,22 +47,6 @@ func (s *Struct) count(v reflect.Value, sel selection) (n int) {
 		}
 	}
 	return n
-}
-
-// taken reports whether a walk writes the member with value v.
-func (f *Field) taken(v reflect.Value, sel selection) bool {
-	return (sel == everything || f.Shown) && (f.Always || f.present(v))
-}
-
-// present reports whether a value is more than absent.
-func (f *Field) present(v reflect.Value) bool {
-	switch f.Shape {
-	case ShapeText, ShapeSecret, ShapeBlob, ShapeContext, ShapeList:
-		return v.Len() > 0
-	case ShapeKeyRef:
-		return v.Addr().Interface().(*KeyRef).Form != RefAbsent
-	}
-	return !v.IsZero()
 }
 
 func (f *Field) appendPair(dst []byte, parent reflect.Value, sel selection) ([]byte, bool) {
@@ -101,7 +78,7 @@ func (f *Field) appendValue(dst []byte, v reflect.Value, sel selection) []byte {
 	}
 	dst = cbor.AppendArray(dst, v.Len())
 	for i := range v.Len() {
-		dst = f.Elem.appendValue(dst, v.Index(i), everything)
+		dst = f.Elem.appendValue(dst, v.Index(i), sel)
 	}
 	return dst
 }

@@ -84,11 +84,12 @@ func (r *KeyRef) parseARN(s []byte) {
 	if err != nil || string(part[1]) != "kms" || len(part[0]) == 0 || len(part[2]) == 0 {
 		return
 	}
-	if id, ok := bytes.CutPrefix(s, []byte("key/")); ok {
-		if r.ID, r.Multi, ok = parseKeyID(id); !ok {
+	if text, ok := bytes.CutPrefix(s, []byte("key/")); ok {
+		id, multi, ok := parseKeyID(text)
+		if !ok {
 			return
 		}
-		r.Form = RefKeyARN
+		r.Form, r.ID, r.Multi = RefKeyARN, id, multi
 	} else if isAlias(s) {
 		r.Form, r.Alias = RefAliasARN, s
 	} else {

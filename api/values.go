@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sort"
@@ -20,11 +21,36 @@ func (s Secret) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "[%d secret bytes]"
 // LogValue returns the length only.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(s)) }
 
+// MarshalText returns the length only: for encoders of documents and logs that
+// know nothing of this type. The wires have their own walk, AppendCBOR and AppendJSON.
+func (s Secret) MarshalText() ([]byte, error) { return fmt.Append(nil, s), nil }
+
 // Blob is bytes that are not secret: a ciphertext, a public key.
 type Blob []byte
 
-// Time is µs since 1970-01-01 UTC; 0 is absent.
+// Format prints hex digits for %x and %X and otherwise the length only: nobody
+// reads a ciphertext in a log.
+func (b Blob) Format(f fmt.State, verb rune) {
+	if verb == 'x' || verb == 'X' {
+		fmt.Fprintf(f, fmt.FormatString(f, verb), []byte(b))
+		return
+	}
+	fmt.Fprintf(f, "[%d bytes]", len(b))
+}
+
+// Time is µs since 1970-01-01 UTC, at most 2^53 of them either way (285 years:
+// what every JSON reader keeps exactly); 0 is absent.
 type Time int64
+
+const maxTime = 1 << 53
+
+// checkTime returns an error for a time beyond the bounds.
+func checkTime(n int64) error {
+	if n < -maxTime || n > maxTime {
+		return errors.New("time is more than 2^53 microseconds from 1970")
+	}
+	return nil
+}
 
 // TimeOf returns t in microseconds.
 func TimeOf(t time.Time) Time { return Time(t.UnixMicro()) }
@@ -130,9 +156,7 @@ func readContext(r *cbor.Reader) (EncryptionContext, error) {
 		if i > 0 && !cbor.KeyLess(last, key) {
 			return nil, &cbor.Error{Offset: r.Offset(), Reason: "encryption context keys are not unique and in canonical order"}
 		}
-		if last = key; last == nil {
-			last = []byte{}
-		}
+		last = key
 		if _, err := r.Text(); err != nil {
 			return nil, err
 		}

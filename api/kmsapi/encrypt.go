@@ -64,8 +64,10 @@ type DecryptResponse struct {
 }
 
 // RecipientInfo asks for the answer to be encrypted for an attested recipient.
-// No operation of this appliance does so: whoever sends it is refused.
+// No operation of this appliance does so: whoever sends it is refused. The
+// document is required, which AWS does not say, because an empty structure could
+// not be told from an absent one and would be ignored.
 type RecipientInfo struct {
 	KeyEncryptionAlgorithm string   `n:"1"`
-	AttestationDocument    api.Blob `n:"2" rule:"len=1:262144"`
+	AttestationDocument    api.Blob `n:"2" rule:"required,len=1:262144"`
 }
