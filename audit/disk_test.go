@@ -234,11 +234,6 @@ func (d *disk) bytes(name string) []byte {
 	return d.names[name].seen
 }
 
-// clone copies what programs see.
-func (d *disk) clone() *disk {
-	return d.restart(kept, nil)
-}
-
 // handle is an open file.
 type handle struct {
 	disk     *disk

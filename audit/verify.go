@@ -271,8 +271,11 @@ func (v *verifier) compare() error {
 	if v.end == nil {
 		v.report.Root = tlog.EmptyRoot
 	}
-	var good uint64
+	var good, same uint64 // sizes of the checkpoints that hold: of the last one, and of the last shorter one
 	for _, c := range v.notes {
+		if c.Size > same {
+			good, same = same, c.Size
+		}
 		d := &Damage{Segment: uint64(max(v.report.Segments, 1) - 1), Batch: -1, First: v.report.Size, Last: Position(c.Size)}
 		switch {
 		case c.Size > uint64(v.report.Size):
@@ -283,7 +286,6 @@ func (v *verifier) compare() error {
 			d.What, d.kind = fmt.Sprintf("records are not those of the checkpoint of %d records", c.Size), ErrForked
 			return d
 		}
-		good = c.Size
 	}
 	return nil
 }
