@@ -2,6 +2,7 @@ package access
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/keyrack/keyrack/access/identity"
@@ -26,7 +27,8 @@ type Call struct {
 	via      string
 	staged   []byte // by Update: the finished record that stands in the store
 	mayBlock bool
-	asked    bool
+	asked    bool // Admit was asked
+	denied   bool // and said no, once at least
 
 	scratch []byte // memory of Bytes
 	used    int
@@ -54,6 +56,14 @@ func (c *Call) acceptable() error {
 			Message: "the audit log cannot take more records, so nothing is done: the operator must see to it", Err: err}
 	}
 	return nil
+}
+
+// unasked returns an error for a method that succeeded without the door's consent.
+func (c *Call) unasked() error {
+	if c.asked && !c.denied {
+		return nil
+	}
+	return api.Internal(fmt.Errorf("%s succeeded without being admitted", c.op))
 }
 
 // forget drops everything but the memory.
@@ -111,16 +121,15 @@ func (c *Call) Bytes(n int) []byte {
 	return b
 }
 
-// Resource is what a call acts on: *kms.key and its like. Facts that a policy
-// may ask for come with the step that has policies.
+// Resource is what a call acts on: *kms.key and its like.
 type Resource interface {
 	ARN() string
 	Rules() *policy.Rules // immutable
 }
 
 // Admit asks the door whether the caller may run c's operation on r. A method
-// must ask before it reveals anything of r; a success without asking is turned
-// into an internal error.
+// must ask before it reveals anything of r; a success without asking, or in
+// spite of the answer, is turned into an internal error.
 func (c *Call) Admit(r Resource) error { return c.AdmitAs(c.op, r) }
 
 // AdmitAs is Admit for another operation's action: ReEncryptFrom beside
@@ -133,6 +142,7 @@ func (c *Call) AdmitAs(op *api.Op, r Resource) error {
 		Root: c.who.Type == identity.Root, Operator: c.who.Type == identity.Operator,
 	}
 	if r.Rules().Decide(&q) != policy.Allow {
+		c.denied = true
 		return c.Denied(op, r.ARN())
 	}
 	return nil

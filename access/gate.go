@@ -100,8 +100,8 @@ func (b *bound[In, Out]) serve(c *Call, w api.Wire, body []byte) work.Class {
 	if y, again := err.(*yield); again {
 		return y.class
 	}
-	if err == nil && !c.asked {
-		err = api.Internal(fmt.Errorf("%s answered without asking the gate", b.op))
+	if err == nil {
+		err = c.unasked()
 	}
 	c.record(err)
 	c.reply(w, err)

@@ -90,8 +90,8 @@ func Nest[In, Out any](c *Call, op api.OpOf[In, Out], f func(*Call, *In, *Out) e
 	if _, again := err.(*yield); again {
 		return err
 	}
-	if err == nil && !c.asked {
-		err = api.Errorf(api.KindInternal, "%s answered without asking the gate", op.Op)
+	if err == nil {
+		err = c.unasked()
 	}
 	c.record(err)
 	return err
