@@ -16,6 +16,9 @@ const (
 // the engine then refused. Its function runs again.
 var errStale = errors.New("keystore: transaction read rows that were not committed")
 
+// errCutOff is the outcome of a batch in whose commit the engine panicked.
+var errCutOff = errors.New("keystore: commit was cut off")
+
 // batch is what transactions wrote that commit together, in the order in which they ran; the last
 // write of a row counts.
 type batch struct {
@@ -150,9 +153,14 @@ func (l *Local) commit() {
 	b := l.open
 	l.committing, l.open = b, newBatch()
 	l.mu.Unlock()
+	r, err := Revision(0), errCutOff
+	defer func() { l.conclude(b, r, err) }() // also when the engine panics: others wait for b
+	r, err = l.write(b)
+}
 
-	r, err := l.write(b)
-
+// conclude gives b its outcome. What a refused batch held is gone, and with it all that was built
+// on top of it.
+func (l *Local) conclude(b *batch, r Revision, err error) {
 	l.mu.Lock()
 	l.committing = nil
 	var stale *batch

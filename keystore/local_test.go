@@ -408,6 +408,46 @@ func TestRunningTransactionNoticesRefusal(t *testing.T) {
 	})
 }
 
+// TestEnginePanicStrandsNobody: it reaches whoever commits, and those who wait get an error instead
+// of waiting for ever.
+func TestEnginePanicStrandsNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e, release := newChecked(t), make(chan struct{})
+		e.commit = func(r keystore.Revision, rows []keystore.Row) error {
+			<-release
+			if len(rows) > 1 {
+				panic("of the engine")
+			}
+			return nil
+		}
+		l := open(t, e)
+		var done sync.WaitGroup
+		var panics, failed atomic.Int32
+		for i := range 5 {
+			done.Go(func() {
+				defer func() {
+					if recover() != nil {
+						panics.Add(1)
+					}
+				}()
+				if put(l, i, "v") != nil {
+					failed.Add(1)
+				}
+			})
+			synctest.Wait()
+		}
+		close(release)
+		done.Wait()
+		if panics.Load() != 1 || failed.Load() != 3 {
+			t.Errorf("%d panics and %d errors, want one and those of the other three", panics.Load(), failed.Load())
+		}
+		if err := put(l, 9, "v"); err != nil {
+			t.Errorf("afterwards: %v", err)
+		}
+	})
+}
+
 func TestEngineErrorsReachTheCaller(t *testing.T) {
 	t.Parallel()
 	e, broken := newChecked(t), errors.New("medium is gone")

@@ -512,3 +512,18 @@ func FuzzStoredRow(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkGet(b *testing.B) {
+	s := sealed.New(keystore.NewMemory(), theKey, theAppliance)
+	defer s.Close()
+	_, err := s.Update(b.Context(), func(tx keystore.Tx) error { return tx.Put(name(1), make([]byte, 256)) })
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := s.View(b.Context(), func(r keystore.Reader) error { _, err := r.Get(name(1)); return err }); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
