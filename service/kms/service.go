@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,24 +27,31 @@ import (
 
 // Service holds the keys. Safe for concurrent use.
 type Service struct {
-	store   keystore.Store
-	realm   api.Realm
-	logger  *slog.Logger
-	keys    *cache
-	damaged atomic.Int64 // materials found changed in memory
-	watch   chan error   // the watch's end
+	store    keystore.Store
+	realm    api.Realm
+	logger   *slog.Logger
+	keys     *cache
+	damaged  atomic.Int64 // materials found changed in memory
+	caughtUp sync.Once
+	ready    chan struct{} // closed when the watch has caught up
+	ended    chan error    // the watch's end
 }
 
 // New returns a service over a store that seals its values, and follows the
 // store's changes until ctx ends. From the end of that watch on, for whatever
 // reason, no key is served from memory.
 func New(ctx context.Context, store keystore.Store, realm api.Realm, clk *clock.Clock, logger *slog.Logger) (*Service, error) {
-	s := &Service{store: store, realm: realm, logger: logger, keys: newCache(api.CachedKeys), watch: make(chan error, 1)}
+	s := &Service{store: store, realm: realm, logger: logger, keys: newCache(api.CachedKeys), ready: make(chan struct{}), ended: make(chan error, 1)}
 	var now keystore.Revision
 	if err := store.View(ctx, func(r keystore.Reader) error { now = r.Revision(); return nil }); err != nil {
 		return nil, fmt.Errorf("read the store's revision: %w", err)
 	}
 	go s.follow(ctx, now)
+	select { // before that, a change would not wait for this service to hear of it
+	case <-s.ready:
+	case err := <-s.ended:
+		return nil, fmt.Errorf("follow the store: %w", err)
+	}
 	go s.sweep(ctx, clk)
 	return s, nil
 }
@@ -55,7 +63,7 @@ func (s *Service) follow(ctx context.Context, after keystore.Revision) {
 	if err != nil && !errors.Is(err, context.Canceled) {
 		s.logger.LogAttrs(ctx, slog.LevelError, "keys are no longer cached: the store's changes cannot be followed", slog.Any("error", err))
 	}
-	s.watch <- err
+	s.ended <- err
 }
 
 // sweep lets go of message keys whose life is over.
@@ -90,10 +98,12 @@ func (s *Service) Warnings() []string {
 }
 
 // Wait returns when the service has stopped following the store.
-func (s *Service) Wait() error { return <-s.watch }
+func (s *Service) Wait() error { return <-s.ended }
 
-// changed drops the snapshots that a change has made old.
+// changed drops the snapshots that a change has made old. The first call has no
+// changes: it says that from now on every one is delivered before its Update returns.
 func (s *Service) changed(rev keystore.Revision, changes []keystore.Change) error {
+	s.caughtUp.Do(func() { close(s.ready) })
 	for _, c := range changes {
 		if id, ok := keyOfRow(c.Name); ok {
 			s.keys.drop(id, rev)
