@@ -3,11 +3,8 @@ package seal_test
 import (
 	"bytes"
 	"crypto/aes"
-	"crypto/cipher"
 	"encoding/binary"
 	"testing"
-
-	"github.com/keyrack/keyrack/internal/seal"
 )
 
 // element is an element of GF(2^128) as SP 800-38D, section 6.3 writes it: the leftmost bit is the coefficient of x^0.
@@ -34,39 +31,42 @@ func (e element) times(v element) (z element) {
 	return z
 }
 
-// Whoever knows a key, as everyone who imported its material does, finds for one plain GCM ciphertext a second context.
-// GHASH is a polynomial in H over the blocks of the additional data, so adding d to block i and d·H to block i+1 changes
-// nothing: d·H^(n-i) + d·H·H^(n-i-1) = 0. The commitment must refuse the second context.
+// twoContexts returns two contexts between which plain GCM under key cannot tell after a 77-byte prefix. Whoever knows a key, as
+// everyone who imported its material does, can find such a pair: GHASH is a polynomial in H over the blocks of the additional
+// data, so adding d to block i and d·H to block i+1 changes nothing, for d·H^(n-i) + d·H·H^(n-i-1) = 0.
+func twoContexts(key []byte) (first, second []byte) {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		panic(err)
+	}
+	h := make([]byte, 16)
+	block.Encrypt(h, h)
+	first = []byte("abc" + "tenant=acme-0000" + "role=reader-0000" + "end") // bytes 3 to 35 are two whole blocks
+	second = bytes.Clone(first)
+	d := toElement([]byte("\x00\x00\x00\x00\x00\x00\x00a\x1d\x06\x04\x00\x00\x00\x00\x00"))
+	xor(second[3:19], d.bytes())
+	xor(second[19:35], d.times(toElement(h)).bytes())
+	return first, second
+}
+
+func xor(dst, src []byte) {
+	for i := range src {
+		dst[i] ^= src[i]
+	}
+}
+
 func TestOneCiphertextUnderTwoContextsIsRefused(t *testing.T) {
 	t.Parallel()
 	k, prk, _ := newKey(t)
-	var keys [64]byte
-	seal.KDF(keys[:], prk, seal.LabelSplit, nil)
-	block, err := aes.NewCipher(keys[:32])
-	if err != nil {
-		t.Fatal(err)
-	}
-	hash := make([]byte, 16)
-	block.Encrypt(hash, hash)
-
-	// 77 bytes stand before the context: its bytes from 3 on fill whole blocks of the additional data.
-	first := []byte("abc" + "tenant=acme-0000" + "role=reader-0000" + "end")
-	second := bytes.Clone(first)
-	d := toElement([]byte("\x00\x00\x00\x00\x00\x00\x00a\x1d\x06\x04\x00\x00\x00\x00\x00"))
-	xor(second[3:19], d.bytes())
-	xor(second[19:35], d.times(toElement(hash)).bytes())
+	ke := kdf(prk, "k1", nil, 64)[:32]
+	first, second := twoContexts(ke)
 	if bytes.Equal(first, second) {
 		t.Fatal("no second context")
 	}
-
 	blob := mustSeal(t, k, []byte("the same plaintext"), first)
-	plain, err := cipher.NewGCM(block)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for name, context := range map[string][]byte{"first": first, "second": second} {
 		aad := append(bytes.Clone(blob[:77]), context...)
-		if got, err := plain.Open(nil, blob[77:89], blob[89:], aad); err != nil || string(got) != "the same plaintext" {
+		if got, err := gcm(ke).Open(nil, blob[77:89], blob[89:], aad); err != nil || string(got) != "the same plaintext" {
 			t.Fatalf("plain GCM under the %s context: %q, %v; the attack is not what it should be", name, got, err)
 		}
 	}
@@ -74,10 +74,4 @@ func TestOneCiphertextUnderTwoContextsIsRefused(t *testing.T) {
 		t.Errorf("under its own context: %q, %v", got, err)
 	}
 	refuse(t, k, blob, second, "a second context that plain GCM accepts")
-}
-
-func xor(dst, src []byte) {
-	for i := range src {
-		dst[i] ^= src[i]
-	}
 }

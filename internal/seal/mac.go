@@ -15,8 +15,9 @@ const (
 // It is safe for concurrent use.
 //
 // It is here beside crypto/hmac because that leaves key ⊕ ipad and key ⊕ opad, which are as good as the key, in garbage
-// on the heap, and allocates five times, each dearer inside securemem.Do. This one works on the stack and wipes it. Who
-// computes many MACs under one key keeps a crypto/hmac state instead.
+// on the heap, and allocates five times, each dearer inside securemem.Do. This one works on the stack and wipes it (a stack
+// that happens to grow meanwhile leaves a copy, unless Do erases). Who computes many MACs under one key keeps a crypto/hmac
+// state instead.
 func MAC(dst, key, message []byte) []byte {
 	var sum [sha256.Size]byte
 	securemem.Do(func() { mac(&sum, key, message) })

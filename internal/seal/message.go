@@ -80,7 +80,7 @@ func NewMessageKey(h MessageHeader, prk []byte) (*MessageKey, error) {
 
 // Seal appends the message for plaintext and context, len(plaintext)+105 bytes, to dst. The context is the deterministic
 // CBOR of the encryption context; nil is the empty one. Seal allocates nothing when dst has that capacity and scratch has
-// 77+len(context), except to remember one of the first few contexts that repeat. Neither dst nor scratch may overlap any
+// Scratch+len(context), except to remember one of the first few contexts that repeat. Neither dst nor scratch may overlap any
 // argument. It returns ErrEmpty, or ErrExhausted when the key has served MaxMessages or MaxBytes: however many goroutines
 // call, nothing is sealed beyond them.
 func (k *MessageKey) Seal(dst, scratch, plaintext, context []byte) ([]byte, error) {
@@ -98,7 +98,7 @@ func (k *MessageKey) Seal(dst, scratch, plaintext, context []byte) ([]byte, erro
 
 // Open appends the plaintext of blob, sealed with the same header and context, to dst. Every fault is ErrOpen. The
 // commitment is compared in constant time before GCM runs. Open allocates nothing when dst has a capacity of
-// len(blob)-105 more bytes and scratch of 77+len(context), except as Seal does; neither may overlap any argument. Give a
+// len(blob)-105 more bytes and scratch of Scratch+len(context), except as Seal does; neither may overlap any argument. Give a
 // dst with room in locked or wiped memory: what append would allocate is neither.
 func (k *MessageKey) Open(dst, scratch, blob, context []byte) ([]byte, error) {
 	if len(blob) <= Overhead || !bytes.Equal(blob[:messageHeaderSize], k.commits.header[:]) {

@@ -47,7 +47,7 @@ import (
 const (
 	Salt     = 24  // bytes of a salt, of messages and of records
 	Overhead = 105 // bytes that a message is longer than its plaintext
-	Scratch  = 77  // bytes that Seal and Open want of scratch, beside the context's
+	Scratch  = 77  // bytes that Seal and Open want of scratch, besides the context's
 
 	// RecordOverhead is the number of bytes that a record is longer than its plaintext.
 	RecordOverhead = 89
@@ -58,7 +58,6 @@ const (
 	MaxBytes    = 64 << 20
 
 	commitmentSize = sha256.Size
-	ivSize         = 12
 	tagSize        = 16
 )
 
