@@ -113,7 +113,8 @@ func Create(ctx context.Context, store keystore.Store, token hsm.Provider, appli
 	return k, nil
 }
 
-// refuseExisting returns ErrExists when r shows any row of a domain.
+// refuseExisting returns ErrExists when r shows any row of a domain. A slot without a table counts: it may be all that is left of
+// someone's keys.
 func refuseExisting(r keystore.Reader) error {
 	found, err := readRows(r)
 	switch {
@@ -138,6 +139,7 @@ func (k *Keyring) establish(ctx context.Context) error {
 		return err
 	}
 	_, err = k.store.Update(ctx, func(tx keystore.Tx) error {
+		// Another process may have been faster since the first look. Reading the table makes the two Updates conflict.
 		switch _, err := tx.Get(tableName()); {
 		case err == nil:
 			return ErrExists
@@ -150,12 +152,14 @@ func (k *Keyring) establish(ctx context.Context) error {
 		return err
 	}
 	if err := k.readBack(ctx); err != nil {
+		// Whatever ended the reading back, ctx included: what was not acknowledged must not stay.
 		return errors.Join(err, k.withdraw(context.WithoutCancel(ctx), s.id))
 	}
 	return nil
 }
 
-// readBack opens the stored rows as Unlock does and compares the keys.
+// readBack opens the stored rows as Unlock does, with the root loaded anew, and compares the keys: a bit that flipped on the way to
+// the store, or in the token, must not make an appliance that dies at its first restart.
 func (k *Keyring) readBack(ctx context.Context) error {
 	again, err := k.read(ctx)
 	if err != nil {
@@ -207,7 +211,7 @@ func (k *Keyring) ApplianceID() [16]byte { return k.appliance }
 func (k *Keyring) Unlock(ctx context.Context) error {
 	k.unlocking.Lock()
 	defer k.unlocking.Unlock()
-	before := k.lockCount()
+	before := k.lockCount() // before the state: a Lock in between must count
 	if k.State() == Unlocked {
 		return nil
 	}
@@ -226,6 +230,7 @@ func (k *Keyring) Unlock(ctx context.Context) error {
 	return nil
 }
 
+// lockCount returns how often Lock was called.
 func (k *Keyring) lockCount() uint64 {
 	k.telling.Lock()
 	defer k.telling.Unlock()
@@ -252,7 +257,7 @@ func (k *Keyring) set(key *securemem.Buffer) {
 	k.key = key
 }
 
-// tell runs the watchers. The caller holds telling.
+// tell runs the watchers. The caller holds telling, which keeps two changes from being told in two orders.
 func (k *Keyring) tell(s State) {
 	for _, f := range k.watchers {
 		f(s)

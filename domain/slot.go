@@ -15,17 +15,18 @@ import (
 	"github.com/keyrack/keyrack/keystore"
 )
 
+// Numbers and sizes of FORMAT.md, in bytes.
 const (
 	slotFormat = 1
 	typeToken  = 1 // 2 passphrase and 3 recovery are taken
 
 	slotHeadSize  = 1 + 1 + 16 + 16 + 4 + 32 + 2
-	wrappedSize   = 12 + keySize + 16 // IV ‖ ciphertext ‖ tag
+	wrappedSize   = 12 + keySize + 16 // IV ‖ ciphertext ‖ tag, as cipher.NewGCMWithRandomNonce gives them
 	maxParameters = 4096
 	maxKind       = 32
 )
 
-// Reasons why a slot row is refused.
+// Reasons why a slot row is refused. Without the root nobody can tell an altered slot from a foreign one, so they are one reason.
 var (
 	errSlotForm = errors.New("not a slot of format 1")
 	errSlotName = errors.New("slot id and name differ")
@@ -33,6 +34,7 @@ var (
 	errRoot     = errors.New("root is not a PRF key")
 )
 
+// slotID is the random id of a slot; it is the row's name too, so that a row moved to another name shows.
 type slotID [16]byte
 
 // slot is a token slot, decoded. Its slices belong to it alone.
@@ -45,11 +47,13 @@ type slot struct {
 	wrapped   [wrappedSize]byte
 }
 
+// slotName returns the name of a slot's row.
 func slotName(id slotID) keystore.Name {
 	return keystore.MakeName(keystore.SpaceSlot, string(id[:]))
 }
 
-// head returns the bytes of the row before the IV: all that the seal binds.
+// head returns the bytes of the row before the IV. All of them are additional data: id, type, parameters, version and appliance cannot
+// be changed without the tag failing.
 func (s *slot) head() []byte {
 	b := append(make([]byte, 0, slotHeadSize+1+maxKind+len(s.blob)+wrappedSize), slotFormat, typeToken)
 	b = append(b, s.id[:]...)
@@ -62,9 +66,11 @@ func (s *slot) head() []byte {
 	return append(b, s.blob...)
 }
 
+// encode returns the row. One slot has one encoding.
 func (s *slot) encode() []byte { return append(s.head(), s.wrapped[:]...) }
 
-// parseSlot decodes the row of the slot with the given name. It accepts exactly what encode writes.
+// parseSlot decodes the row of the slot with the given name. It accepts exactly what encode writes, so the head that is computed again
+// when the tag is checked is the head that was stored. Every length is checked before it is used.
 func parseSlot(name keystore.Name, row []byte) (*slot, error) {
 	if len(row) < slotHeadSize+wrappedSize || row[0] != slotFormat || row[1] != typeToken {
 		return nil, errSlotForm
@@ -86,6 +92,7 @@ func parseSlot(name keystore.Name, row []byte) (*slot, error) {
 	return s, nil
 }
 
+// parseParameters splits kind and blob.
 func parseParameters(p []byte) (kind string, blob []byte, ok bool) {
 	if len(p) < 1 || p[0] < 1 || p[0] > maxKind || len(p) <= 1+int(p[0]) {
 		return "", nil, false
@@ -102,6 +109,7 @@ func (k *Keyring) newSlot(ctx context.Context) (*slot, error) {
 	}
 	defer root.Close()
 	s := &slot{appliance: k.appliance, kind: k.token.Describe().Kind, blob: blob}
+	// What a token says is input like any other: the row must be one that parseSlot takes.
 	if kind := len(s.kind); kind < 1 || kind > maxKind || len(blob) < 1 || 1+kind+len(blob) > maxParameters {
 		return nil, fmt.Errorf("make root: token of kind %q gave a blob of %d bytes", s.kind, len(blob))
 	}
@@ -113,7 +121,7 @@ func (k *Keyring) newSlot(ctx context.Context) (*slot, error) {
 	return s, nil
 }
 
-// wrap seals the domain key into s.
+// wrap seals the domain key into s, whose other fields are final. The KEK serves this one seal: its salt is drawn with it.
 func (s *slot) wrap(ctx context.Context, root hsm.Key, key []byte) error {
 	kek, err := s.kek(ctx, root)
 	if err != nil {
@@ -158,6 +166,7 @@ func (s *slot) unwrap(ctx context.Context, token hsm.Provider) (*securemem.Buffe
 
 // kek returns the key-encryption key of s: the token's factor, then one KDF over all factors.
 func (s *slot) kek(ctx context.Context, root hsm.Key) (*securemem.Buffer, error) {
+	// The blob comes from the store: it may name any key of the token, and only a key that can do nothing else is a root.
 	prf, ok := root.(hsm.PRF)
 	if !ok || root.Spec() != hsm.PRFSHA256 || root.Abilities() != hsm.CanPRF {
 		return nil, errRoot
@@ -167,6 +176,7 @@ func (s *slot) kek(ctx context.Context, root hsm.Key) (*securemem.Buffer, error)
 		return nil, err
 	}
 	defer factor.Free()
+	// The label is in the input, so a root that answered anything else before cannot have given this output.
 	salted := append(append(make([]byte, 0, 48), s.id[:]...), s.salt[:]...)
 	out, err := prf.PRF(ctx, factor.Bytes()[:0], seal.KDFInput(nil, seal.LabelSlot, salted, 8*keySize))
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/keyrack/keyrack/keystore"
 )
 
+// Numbers and sizes of FORMAT.md, in bytes.
 const (
 	tableFormat   = 1
 	maxSlots      = 32
@@ -34,10 +35,11 @@ var (
 	errManySlots  = fmt.Errorf("more than %d slots", maxSlots)
 )
 
-// table lists all slots. Its MAC makes them one authentic whole.
+// table lists all slots. Its MAC makes them one authentic whole: without it, whoever can write to the store could plant a slot of his
+// own and wait until the next domain key is wrapped for it.
 type table struct {
 	appliance [16]byte
-	sequence  uint64
+	sequence  uint64  // one more with each change
 	slots     []entry // in ascending order of ids
 }
 
@@ -47,8 +49,10 @@ type entry struct {
 	digest [sha256.Size]byte // of the slot's row
 }
 
+// tableName returns the name of the table's row.
 func tableName() keystore.Name { return keystore.MakeName(keystore.SpaceSlotTable) }
 
+// digest is what the table holds of a slot: of the whole row, so that no field is left out.
 func digest(row []byte) [sha256.Size]byte { return sha256.Sum256(row) }
 
 // seal returns the table's row, authenticated under the domain key.
@@ -65,7 +69,7 @@ func (t *table) seal(key []byte) ([]byte, error) {
 	return appendMAC(row, key, t.appliance, row)
 }
 
-// appendMAC appends the table's HMAC of body under the domain key to dst.
+// appendMAC appends the table's HMAC of body to dst. Its key is derived for this use alone: the domain key is only ever a KDF key.
 func appendMAC(dst, key []byte, appliance [16]byte, body []byte) ([]byte, error) {
 	derived, err := securemem.New(keySize)
 	if err != nil {
@@ -76,7 +80,8 @@ func appendMAC(dst, key []byte, appliance [16]byte, body []byte) ([]byte, error)
 	return seal.MAC(dst, derived.Bytes(), body), nil
 }
 
-// parseTable decodes a table row, whose MAC it does not check. It accepts only what seal writes.
+// parseTable decodes a table row, whose MAC it does not check. It accepts only what seal writes; until the MAC is checked, nothing
+// follows from the result but what an error says.
 func parseTable(row []byte) (t table, err error) {
 	refused := &RowError{tableName(), errTableForm}
 	if len(row) < tableHeadSize || row[0] != tableFormat || binary.BigEndian.Uint32(row[25:]) != version {
@@ -133,7 +138,8 @@ func readRows(r keystore.Reader) (found rows, err error) {
 	return found, nil
 }
 
-// read returns the domain key that the stored rows give with the token, after it has authenticated all of them.
+// read returns the domain key that the stored rows give with the token, after it has authenticated all of them. It copies the rows out
+// first: a token may take seconds, and a View should not.
 func (k *Keyring) read(ctx context.Context) (*securemem.Buffer, error) {
 	var found rows
 	err := k.store.View(ctx, func(r keystore.Reader) (err error) {
@@ -177,7 +183,8 @@ func (f rows) parse() ([]*slot, error) {
 	return slots, nil
 }
 
-// unwrapAny returns the domain key of the first slot of this token. Slots of other tokens are passed over.
+// unwrapAny returns the domain key of the first slot of this token. Slots of other tokens are passed over; any other failure ends the
+// attempt, so that an altered slot is reported and not papered over by the next, and a token is not asked in a loop.
 func (k *Keyring) unwrapAny(ctx context.Context, t table, slots []*slot) (*securemem.Buffer, error) {
 	others := []error{ErrNoSlot}
 	kind := k.token.Describe().Kind
@@ -196,6 +203,7 @@ func (k *Keyring) unwrapAny(ctx context.Context, t table, slots []*slot) (*secur
 		}
 		others = append(others, err)
 	}
+	// The table is not authenticated here: what it lists only makes the error more useful.
 	for _, e := range t.slots {
 		if !has(slots, e.id) {
 			others = append(others, &RowError{slotName(e.id), errMissing})
@@ -204,6 +212,7 @@ func (k *Keyring) unwrapAny(ctx context.Context, t table, slots []*slot) (*secur
 	return nil, errors.Join(others...)
 }
 
+// has reports whether a slot of that id is among slots, of which there are at most maxSlots.
 func has(slots []*slot, id slotID) bool {
 	for _, s := range slots {
 		if s.id == id {
@@ -213,9 +222,10 @@ func has(slots []*slot, id slotID) bool {
 	return false
 }
 
-// authenticate checks the table under the key that a slot gave, then every slot against the table.
+// authenticate checks the table under the key that a slot gave, then every slot against the table. The order matters for what is
+// said, not for what is refused: with a wrong MAC the table is at fault, with a right one the slot.
 func (k *Keyring) authenticate(key []byte, found rows, t table, slots []*slot) error {
-	body := found.table[:len(found.table)-sha256.Size]
+	body := found.table[:len(found.table)-sha256.Size] // as stored, not as parsed and encoded again
 	mac, err := appendMAC(nil, key, t.appliance, body)
 	if err != nil {
 		return err
@@ -223,7 +233,7 @@ func (k *Keyring) authenticate(key []byte, found rows, t table, slots []*slot) e
 	if subtle.ConstantTimeCompare(mac, found.table[len(body):]) != 1 {
 		return &RowError{tableName(), errTableMAC}
 	}
-	if t.appliance != k.appliance {
+	if t.appliance != k.appliance { // changed since Open, when others were told this id
 		return &RowError{tableName(), errAppliance}
 	}
 	listed := map[slotID][sha256.Size]byte{}

@@ -16,6 +16,7 @@ import (
 // readFile returns the bytes of the private file at path, read straight into locked memory. Its kind, owner, mode and
 // size are judged before a byte is read.
 func readFile(path string) (*securemem.Buffer, error) {
+	// Not through a symbolic link, whose target someone else may choose, and without waiting where the path is a pipe.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -39,6 +40,7 @@ func readFile(path string) (*securemem.Buffer, error) {
 	return buf, nil
 }
 
+// judge refuses what is not a private file of a possible size. The file is open already, so it cannot be swapped in between.
 func judge(path string, info fs.FileInfo) error {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	switch {
@@ -103,6 +105,7 @@ func locked(path string, change func(fresh string) error) error {
 	return dir.Sync()
 }
 
+// flock takes the exclusive lock on f, flock(2); the kernel releases it when f is closed or the process ends.
 func flock(f *os.File) error {
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX)

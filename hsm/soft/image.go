@@ -13,6 +13,7 @@ import (
 	"github.com/keyrack/keyrack/internal/securemem"
 )
 
+// Offsets and sizes of FORMAT.md, in bytes.
 const (
 	magic       = "keyrackS\x01"
 	countAt     = len(magic) + idSize
@@ -55,6 +56,7 @@ func (img image) with(spec hsm.Spec) (image, [idSize]byte, error) {
 	b := grown.bytes()
 	copy(b, old[:end])
 	binary.BigEndian.PutUint16(b[countAt:], uint16(img.count()+1))
+	// the old digest's place is where the new key begins
 	b[end] = byte(spec)
 	_, _ = rand.Read(b[end+1:][:idSize])
 	if err := generate(spec, grown.secret(end)); err != nil {
@@ -65,7 +67,7 @@ func (img image) with(spec hsm.Spec) (image, [idSize]byte, error) {
 	return grown, [idSize]byte(b[end+1:]), nil
 }
 
-// generate fills secret with a new key of spec.
+// generate fills secret with a new key of spec: 32 random bytes, or a P-256 scalar by FIPS 186-5, appendix A.2.
 func generate(spec hsm.Spec, secret []byte) (err error) {
 	if spec == hsm.PRFSHA256 {
 		_, err = rand.Read(secret)
@@ -93,7 +95,8 @@ func (img image) finish() {
 	copy(b[end:], sum[:])
 }
 
-// check refuses every image that this package would not have written.
+// check refuses every image that this package would not have written, but for scalars out of range, which Load finds: one bad key
+// must not take the others away. Lengths are judged before anything is read at an offset.
 func (img image) check() error {
 	b := img.bytes()
 	if len(b) < minFileSize || !bytes.HasPrefix(b, []byte(magic)) {
@@ -131,6 +134,8 @@ func (img image) find(id [idSize]byte) (at int, ok bool) {
 	return 0, false
 }
 
+// The accessors below read an image that check has passed or newImage has made.
+
 func (img image) tokenID() [idSize]byte { return [idSize]byte(img.bytes()[len(magic):]) }
 func (img image) count() int            { return int(binary.BigEndian.Uint16(img.bytes()[countAt:])) }
 func (img image) spec(at int) hsm.Spec  { return hsm.Spec(img.bytes()[at]) }
@@ -138,7 +143,7 @@ func (img image) spec(at int) hsm.Spec  { return hsm.Spec(img.bytes()[at]) }
 // secret returns the secret of the key at offset at. It must not be used after the view that showed the image.
 func (img image) secret(at int) []byte { return img.bytes()[at+1+idSize : at+entrySize] }
 
-// image is the bytes of a token file, in locked memory.
+// image is the bytes of a token file, in locked memory. It is immutable once a Token has it: one more key makes a new image.
 type image struct{ buf *securemem.Buffer }
 
 func (img image) bytes() []byte { return img.buf.Bytes() }

@@ -36,10 +36,13 @@ type Token struct {
 	path string // empty: memory only
 	id   [idSize]byte
 
-	growing sync.Mutex // held by Generate across its file write, so that keys are added one after the other
+	// growing is held by Generate across its file write, so that keys are added one after the other. It is taken before mu.
+	growing sync.Mutex
 
-	mu    sync.RWMutex // guards image; held for writing only to swap it
-	image image        // what the file holds; nil after Close
+	// mu guards image. It is held for reading while a secret is in use and for writing only to swap or wipe it, so Close waits for
+	// uses under way, a Generate among them.
+	mu    sync.RWMutex
+	image image // what the file holds; nil after Close
 }
 
 var _ hsm.Provider = (*Token)(nil)
@@ -82,6 +85,7 @@ func Memory() (*Token, error) {
 	return newToken("", img), nil
 }
 
+// newToken takes over img.
 func newToken(path string, img image) *Token {
 	return &Token{path: path, id: img.tokenID(), image: img}
 }
@@ -119,7 +123,7 @@ func (t *Token) Generate(ctx context.Context, spec hsm.Spec) (hsm.Key, []byte, e
 		grown.free()
 		return nil, nil, err
 	}
-	blob := t.blob(id)
+	blob := t.blob(id) // a token that keeps its keys gives a reference, not a wrapped key
 	k, err := t.Load(ctx, blob)
 	return k, blob, err
 }
@@ -195,12 +199,14 @@ func (t *Token) view(f func(image) error) error {
 	return f(t.image)
 }
 
+// Sizes and first byte of a blob, FORMAT.md.
 const (
 	idSize     = 16
 	blobFormat = 'S'
 	blobSize   = 1 + idSize + idSize
 )
 
+// blob returns the blob of the key with this id.
 func (t *Token) blob(id [idSize]byte) []byte {
 	b := append(make([]byte, 0, blobSize), blobFormat)
 	b = append(b, t.id[:]...)

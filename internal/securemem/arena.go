@@ -48,6 +48,7 @@ type slab struct {
 // ownPages is the class of a slab with a single slot, for a buffer longer than largest.
 const ownPages = -1
 
+// newArena returns an empty arena; it asks nothing of the kernel yet.
 func newArena(limit int, lock, hide func([]byte) error) *arena {
 	return &arena{limit: limit, lock: lock, hide: hide}
 }
@@ -95,7 +96,7 @@ func (a *arena) slabFor(n int) (*slab, error) {
 // grow maps a slab of size bytes. The limit is checked before any memory is asked for.
 func (a *arena) grow(size, slots, class int) (*slab, error) {
 	if size > a.limit-a.inUse {
-		a.reclaim()
+		a.reclaim() // one class may sit on an empty slab that another needs
 	}
 	if size > a.limit-a.inUse {
 		return nil, fmt.Errorf("%w: %d of %d bytes in use, %d more needed", ErrFull, a.inUse, a.limit, size)
@@ -104,6 +105,7 @@ func (a *arena) grow(size, slots, class int) (*slab, error) {
 	if err != nil {
 		return nil, fmt.Errorf("securemem: map %d bytes: %w", size, err)
 	}
+	// Before the first secret is in them: a page that was dumped or swapped once cannot be called back.
 	if err := a.secure(pages); err != nil {
 		return nil, errors.Join(err, unmap(mapping))
 	}
@@ -127,7 +129,7 @@ func (a *arena) secure(pages []byte) error {
 	return nil
 }
 
-// release wipes b's slot and frees it.
+// release wipes b's slot and frees it. The wipe comes before the lock: until the slot is given back it is b's alone.
 func (a *arena) release(b *Buffer) {
 	Wipe(b.mem)
 	a.mu.Lock()
@@ -175,12 +177,14 @@ func (a *arena) unmap(s *slab) {
 	}
 }
 
+// allowUnlocked implements AllowUnlocked. Pages that were let in unlocked stay so and keep showing in the status.
 func (a *arena) allowUnlocked(allow bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.allow = allow
 }
 
+// status reports what the kernel granted for all pages so far, or its refusal of the first.
 func (a *arena) status() State {
 	refused := a.probe()
 	a.mu.Lock()
@@ -220,6 +224,7 @@ func (s *slab) take() int {
 	return w*64 + bit
 }
 
+// give marks a slot free.
 func (s *slab) give(slot int) {
 	s.used[slot/64] &^= 1 << (slot % 64)
 	s.free++
@@ -230,6 +235,7 @@ func (s *slab) empty() bool { return s.free == len(s.pages)/s.size }
 // classOf returns the index of the smallest class of at least n bytes.
 func classOf(n int) int { return max(0, bits.Len(uint(n-1))-bits.Len(uint(smallest-1))) }
 
+// first returns a, or b when a is nil.
 func first(a, b error) error {
 	if a != nil {
 		return a
@@ -237,4 +243,5 @@ func first(a, b error) error {
 	return b
 }
 
+// roundUp returns the next multiple of to.
 func roundUp(n, to int) int { return (n + to - 1) / to * to }
