@@ -12,31 +12,42 @@ import (
 
 // story is one run on a disk that may lose its power: what was promised to whom until then.
 type story struct {
-	acked int      // records that Wait answered for
-	notes [][]byte // checkpoints that others may have seen
+	acked   int      // records that Wait answered for
+	notes   [][]byte // checkpoints that others may have seen
+	closing bool     // Close was called
 }
 
-// run fills several segments in two lives of the log, with bursts of many sizes and checkpoints between.
-func (s *story) run(c audit.Config) error {
-	for life := range 2 {
+// run fills several segments in two lives of the log, with bursts of many sizes and checkpoints between. The first life ends without Close.
+// It leaves the log of the life in which it ended in now; nil if that did not open.
+func (s *story) run(c audit.Config, now **audit.Log) error {
+	for range 2 {
+		*now = nil
 		l, err := audit.Open(c)
 		if err != nil {
 			return err
 		}
-		for i := range 25 {
-			if err := s.burst(l, 1+i*i%7); err != nil {
-				return err
-			}
-			if i%8 == 3 {
-				if err := s.sign(l); err != nil {
-					return err
-				}
-			}
+		*now = l
+		if err := s.live(l); err != nil {
+			return err
 		}
-		if life == 0 { // the first life ends without Close
+	}
+	s.closing = true
+	err := (*now).Close(context.Background())
+	if err == nil {
+		s.notes = append(s.notes, (*now).Checkpoint())
+	}
+	return err
+}
+
+func (s *story) live(l *audit.Log) error {
+	for i := range 25 {
+		if err := s.burst(l, 1+i*i%7); err != nil {
+			return err
+		}
+		if i%8 != 3 {
 			continue
 		}
-		if err := l.Close(context.Background()); err != nil {
+		if err := l.SignCheckpoint(); err != nil {
 			return err
 		}
 		s.notes = append(s.notes, l.Checkpoint())
@@ -54,14 +65,6 @@ func (s *story) burst(l *audit.Log, n int) error {
 		s.acked = int(p)
 	}
 	return err
-}
-
-func (s *story) sign(l *audit.Log) error {
-	if err := l.SignCheckpoint(); err != nil {
-		return err
-	}
-	s.notes = append(s.notes, l.Checkpoint())
-	return nil
 }
 
 // check opens what a cut left, and checks that nothing promised is lost, also if the power goes again right after; then the log goes on.
@@ -100,7 +103,7 @@ func cutEverywhere(t testing.TB, how cut, seed uint64, change func(*audit.Config
 	whole := newDisk()
 	c := tiny(whole)
 	change(&c)
-	if err := new(story).run(c); err != nil {
+	if err := new(story).run(c, new(*audit.Log)); err != nil {
 		t.Fatal(err)
 	}
 	for at := 1; at <= whole.ops; at++ {
@@ -109,7 +112,7 @@ func cutEverywhere(t testing.TB, how cut, seed uint64, change func(*audit.Config
 		c := tiny(d)
 		change(&c)
 		var s story
-		if err := s.run(c); err == nil {
+		if err := s.run(c, new(*audit.Log)); err == nil {
 			t.Fatalf("operation %d did not happen", at)
 		}
 		points++
@@ -164,7 +167,7 @@ func TestPowerCutFindsMissingSync(t *testing.T) {
 func TestPowerCutDuringRecovery(t *testing.T) {
 	t.Parallel()
 	whole := newDisk()
-	if err := new(story).run(tiny(whole)); err != nil {
+	if err := new(story).run(tiny(whole), new(*audit.Log)); err != nil {
 		t.Fatal(err)
 	}
 	points := 0
@@ -173,7 +176,7 @@ func TestPowerCutDuringRecovery(t *testing.T) {
 			d := newDisk()
 			d.cutAt = at
 			var s story
-			if err := s.run(tiny(d)); err == nil {
+			if err := s.run(tiny(d), new(*audit.Log)); err == nil {
 				t.Fatalf("operation %d did not happen", at)
 			}
 			rnd := rand.New(rand.NewPCG(uint64(at), uint64(second)))
@@ -198,7 +201,7 @@ func TestPowerCutWritten(t *testing.T) {
 	written := func(c *audit.Config) { c.Durability = audit.Written }
 	c := tiny(whole)
 	written(&c)
-	if err := new(story).run(c); err != nil {
+	if err := new(story).run(c, new(*audit.Log)); err != nil {
 		t.Fatal(err)
 	}
 	for at := 1; at <= whole.ops; at++ {
@@ -207,7 +210,7 @@ func TestPowerCutWritten(t *testing.T) {
 		c := tiny(d)
 		written(&c)
 		var s story
-		if err := s.run(c); err == nil {
+		if err := s.run(c, new(*audit.Log)); err == nil {
 			t.Fatalf("operation %d did not happen", at)
 		}
 		d = d.restart(sectors, rand.New(rand.NewPCG(1, uint64(at))))

@@ -19,9 +19,6 @@ type dir string
 // at opens the folder for one operation: these are rare, and no descriptor needs an owner this way.
 func (d dir) at(op, name string, f func(fd int) error) error {
 	path := filepath.Join(string(d), name)
-	if filepath.Base(path) != name && name != "" {
-		return &fs.PathError{Op: op, Path: path, Err: fs.ErrInvalid}
-	}
 	fd, err := unix.Open(string(d), unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err == nil {
 		err = f(fd)
@@ -32,6 +29,9 @@ func (d dir) at(op, name string, f func(fd int) error) error {
 	}
 	return nil
 }
+
+// plain reports whether name can only be that of a file right in the folder.
+func plain(name string) bool { return filepath.IsLocal(name) && filepath.Base(name) == name && name != "." }
 
 func (d dir) List() ([]string, error) {
 	entries, err := os.ReadDir(string(d))
@@ -72,6 +72,9 @@ func (d dir) Open(name string, mode Mode) (File, error) {
 }
 
 func (d dir) open(op, name string, flags int) (*osFile, error) {
+	if !plain(name) {
+		return nil, &fs.PathError{Op: op, Path: name, Err: fs.ErrInvalid}
+	}
 	var f *osFile
 	err := d.at(op, name, func(at int) error {
 		fd, err := unix.Openat(at, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
@@ -84,10 +87,16 @@ func (d dir) open(op, name string, flags int) (*osFile, error) {
 }
 
 func (d dir) Rename(from, to string) error {
+	if !plain(from) || !plain(to) {
+		return &fs.PathError{Op: "rename", Path: to, Err: fs.ErrInvalid}
+	}
 	return d.at("rename", to, func(at int) error { return unix.Renameat(at, from, at, to) })
 }
 
 func (d dir) Remove(name string) error {
+	if !plain(name) {
+		return &fs.PathError{Op: "remove", Path: name, Err: fs.ErrInvalid}
+	}
 	return d.at("remove", name, func(at int) error { return unix.Unlinkat(at, name, 0) })
 }
 

@@ -28,12 +28,13 @@ type disk struct {
 	safe  map[string]*inode // as a power cut leaves them
 	steps []func(map[string]*inode)
 
-	ops   int            // operations that change something, so far
-	kinds map[string]int // how many of each
-	cutAt int            // the operation at which the power goes; 0 is never
-	dead  bool
-	fail  func(op int, kind, name string) error // fault injection; may be nil
-	limit int64                                 // bytes of all files together; 0 is no limit
+	ops    int            // operations that change something, so far
+	kinds  map[string]int // how many of each
+	cutAt  int            // the operation at which the power goes; 0 is never
+	dead   bool
+	fail   func(op int, kind, name string) error // fault injection; may be nil
+	before func()                                // called before each write, without the lock; may be nil
+	limit  int64                                 // bytes of all files together; 0 is no limit
 }
 
 // inode is a file's contents. unsynced are the writes since the last Sync, in order.
@@ -259,6 +260,9 @@ func (h *handle) ReadAt(b []byte, at int64) (int, error) {
 }
 
 func (h *handle) WriteAt(b []byte, at int64) (int, error) {
+	if h.disk.before != nil {
+		h.disk.before()
+	}
 	h.disk.mu.Lock()
 	defer h.disk.mu.Unlock()
 	if h.readOnly {

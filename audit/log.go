@@ -54,8 +54,8 @@ type condition struct {
 }
 
 // Open opens the log in cfg.Files, or begins one there. It finds the end, drops what an unfinished write left behind it, and begins a new
-// segment. It refuses a log that is damaged or shorter than its own checkpoint: errors wrap [Damage], [ErrCheckpoint], [ErrInUse], [ErrFull] or
-// those of Files and StartKey.
+// segment. A new log signs its first checkpoint, of no records, at once. Open refuses a log that is damaged, shorter than its own checkpoint or without one: errors
+// wrap [Damage], [ErrCheckpoint], [ErrInUse], [ErrFull] or those of Files, Signer and StartKey.
 func Open(cfg Config) (*Log, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.check(); err != nil {
@@ -90,6 +90,11 @@ func (l *Log) start() error {
 	}
 	if err := l.Rekey(context.Background()); err != nil {
 		return err
+	}
+	if l.notes.newest() == nil { // before the first record, so that records without a checkpoint are found out
+		if err := l.checkpoint(context.Background()); err != nil {
+			return err
+		}
 	}
 	if l.cfg.inline {
 		return nil
@@ -241,7 +246,7 @@ func (l *Log) State() State {
 	return s
 }
 
-// Checkpoint returns the newest checkpoint, a signed note that is on disk, or nil before the first. The caller must not change it.
+// Checkpoint returns the newest checkpoint, a signed note that is on disk. The caller must not change it.
 func (l *Log) Checkpoint() []byte { return l.notes.newest() }
 
 // Close makes durable what was accepted, signs a last checkpoint and closes the files. The context bounds the wait for the signing key; the log is closed

@@ -90,7 +90,7 @@ func (l *Log) checkpoint(ctx context.Context) error {
 	t := l.pub.now()
 	defer t.file.release()
 	last, _ := l.notes.state()
-	if t.size == last.Size && l.notes.newest() != nil {
+	if t.size == last.Size && l.notes.newest() != nil { // a log's first checkpoint is of no records
 		return nil
 	}
 	if l.cfg.Durability == Written && !l.cfg.skipSync {

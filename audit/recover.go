@@ -203,6 +203,9 @@ func (r *recovery) compare(w *walker) error {
 	if err := r.reached(w.next); err != nil {
 		return err
 	}
+	if r.covered.Origin == "" && w.next > 0 {
+		return fmt.Errorf("%w: there is none, but there are %d records", ErrCheckpoint, w.next)
+	}
 	if size := r.covered.Size; size > 0 && r.roots[size] != r.covered.Root {
 		return &Damage{Segment: r.index.find(Position(size - 1)), Batch: -1, Last: Position(size), What: "records are not those of the checkpoint", kind: ErrForked}
 	}

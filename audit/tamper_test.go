@@ -327,10 +327,14 @@ func TestWrongCheckpoint(t *testing.T) {
 			}
 		})
 	}
-	config := tiny(d)
+	config := tiny(d.restart(kept, nil))
 	config.Signer = signer(stranger)
 	if _, err := audit.Open(config); !errors.Is(err, audit.ErrCheckpoint) {
 		t.Errorf("open with another signer: %v", err)
+	}
+	delete(d.names, "checkpoint")
+	if _, err := audit.Open(tiny(d)); !errors.Is(err, audit.ErrCheckpoint) {
+		t.Errorf("open without a checkpoint: %v", err)
 	}
 }
 
