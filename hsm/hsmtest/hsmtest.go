@@ -49,6 +49,7 @@ func Run(t *testing.T, fresh func(t *testing.T) hsm.Opener) {
 // wanted is what a key of each spec can do: exactly this, no more.
 var wanted = map[hsm.Spec]hsm.Abilities{hsm.PRFSHA256: hsm.CanPRF, hsm.SignP256: hsm.CanSign}
 
+// describe: a token says what it is, the same each time it is opened, and different from every other.
 func (s suite) describe(t *testing.T) {
 	reopen := s.fresh(t)
 	p := open(t, reopen)
@@ -74,6 +75,7 @@ func (s suite) describe(t *testing.T) {
 	}
 }
 
+// abilities: what the device tells, what the type can do, and what the spec promises are one, for a new key and a loaded one.
 func (s suite) abilities(t *testing.T) {
 	p := open(t, s.fresh(t))
 	for _, spec := range p.Describe().Specs {
@@ -98,6 +100,8 @@ func (s suite) abilities(t *testing.T) {
 	}
 }
 
+// prf: one key is one function, and neither keys nor inputs collide, lengths of zero bytes included. Which function it is takes a
+// known key, which no token gives: HMAC-SHA-256 is the provider's own test.
 func (s suite) prf(t *testing.T) {
 	p := open(t, s.fresh(t))
 	one, _ := generate(t, p, hsm.PRFSHA256)
@@ -135,6 +139,7 @@ func inPlace(t *testing.T, k hsm.Key) {
 	}
 }
 
+// sign: signatures verify under the public half, for their digest alone.
 func (s suite) sign(t *testing.T) {
 	p := open(t, s.fresh(t))
 	k, _ := generate(t, p, hsm.SignP256)
@@ -157,6 +162,7 @@ func (s suite) sign(t *testing.T) {
 	}
 }
 
+// inputs: lengths that not every token can take are refused by every token.
 func (s suite) inputs(t *testing.T) {
 	p := open(t, s.fresh(t))
 	prf, _ := generate(t, p, hsm.PRFSHA256)
@@ -173,6 +179,7 @@ func (s suite) inputs(t *testing.T) {
 	}
 }
 
+// reload: a blob finds the same key after the token was closed and opened again.
 func (s suite) reload(t *testing.T) {
 	reopen := s.fresh(t)
 	p := open(t, reopen)
@@ -194,6 +201,8 @@ func (s suite) reload(t *testing.T) {
 	}
 }
 
+// blobs: blobs come from a store that someone may have written to. Whatever byte is changed, no key comes out, neither this one nor
+// another.
 func (s suite) blobs(t *testing.T) {
 	p := open(t, s.fresh(t))
 	_, blob := generate(t, p, hsm.PRFSHA256)
@@ -212,6 +221,7 @@ func (s suite) blobs(t *testing.T) {
 	load(t, p, blob)
 }
 
+// random: no 16 bytes come twice, and none stay unfilled.
 func (s suite) random(t *testing.T) {
 	p := open(t, s.fresh(t))
 	seen := map[[16]byte]bool{}
@@ -232,6 +242,7 @@ func (s suite) random(t *testing.T) {
 	}
 }
 
+// closed: closing one handle ends that handle, closing the token ends them all, and both may happen twice.
 func (s suite) closed(t *testing.T) {
 	p := open(t, s.fresh(t))
 	root, blob := generate(t, p, hsm.PRFSHA256)
@@ -257,6 +268,7 @@ func (s suite) closed(t *testing.T) {
 	refused(t, "Random", p.Random(t.Context(), make([]byte, 1)))
 }
 
+// refused checks that err is ErrClosed.
 func refused(t *testing.T, what string, err error) {
 	t.Helper()
 	if !errors.Is(err, hsm.ErrClosed) {
@@ -278,6 +290,7 @@ func call(t *testing.T, k hsm.Key) (err error) {
 	return err
 }
 
+// cancelled: a context that is done beforehand stops every call.
 func (s suite) cancelled(t *testing.T) {
 	p := open(t, s.fresh(t))
 	root, blob := generate(t, p, hsm.PRFSHA256)
@@ -297,6 +310,7 @@ func (s suite) cancelled(t *testing.T) {
 	}
 }
 
+// concurrent: one Provider and one Key serve many goroutines, and no key that was made meanwhile is lost.
 func (s suite) concurrent(t *testing.T) {
 	reopen := s.fresh(t)
 	p := open(t, reopen)
@@ -331,6 +345,7 @@ func (s suite) concurrent(t *testing.T) {
 
 // The helpers below use Error, not Fatal, where a goroutine of concurrent may call them.
 
+// open opens the token and closes it when the test ends.
 func open(t *testing.T, reopen hsm.Opener) hsm.Provider {
 	t.Helper()
 	p, err := reopen(t.Context())
