@@ -16,6 +16,7 @@ import (
 // and for that method's goroutine alone.
 type Call struct {
 	session *Session
+	parent  *Call // the call that made this one with Via, or nil
 	ctx     context.Context
 	op      *api.Op
 	id      api.RequestID
@@ -37,6 +38,7 @@ type Call struct {
 
 // start begins a call. The principal is loaded here, for every frame.
 func (c *Call) start(s *Session, id api.RequestID, event api.EventID) {
+	c.wipe()
 	if s.now.IsZero() {
 		s.now = s.gate.Clock.Now()
 	}
@@ -58,16 +60,41 @@ func (c *Call) acceptable() error {
 	return nil
 }
 
-// unasked returns an error for a method that succeeded without the door's consent.
-func (c *Call) unasked() error {
+// outcome returns what the caller is told: nil only for a success that the
+// door consented to, else an error of a kind.
+func (c *Call) outcome(err error) *api.Error {
+	e := api.AsError(err)
+	if e == nil {
+		e = c.unadmitted()
+	}
+	if e != nil && !e.Kind.Valid() {
+		e = api.Internal(fmt.Errorf("%s answered with an error of no kind: %w", c.op, err))
+	}
+	return e
+}
+
+// unadmitted returns an error unless the door was asked and always consented.
+func (c *Call) unadmitted() *api.Error {
 	if c.asked && !c.denied {
 		return nil
 	}
-	return api.Internal(fmt.Errorf("%s succeeded without being admitted", c.op))
+	return api.Internal(fmt.Errorf("%s goes on without being admitted", c.op))
 }
 
-// forget drops everything but the memory.
-func (c *Call) forget() { *c = Call{scratch: c.scratch} }
+// forget drops everything but the memory, and of that what grew.
+func (c *Call) forget() {
+	c.wipe()
+	*c = Call{scratch: c.scratch}
+}
+
+// wipe clears the memory of Bytes.
+func (c *Call) wipe() {
+	clear(c.scratch[:c.used])
+	for _, b := range c.spilled {
+		clear(b)
+	}
+	c.used, c.spilled = 0, nil
+}
 
 // Ticket returns what Session.Again needs for the second run of a call that yielded.
 func (c *Call) Ticket() Ticket { return Ticket{c.id, c.event} }
@@ -75,17 +102,12 @@ func (c *Call) Ticket() Ticket { return Ticket{c.id, c.event} }
 // Context is the connection's, or the worker's with its deadline.
 func (c *Call) Context() context.Context { return c.ctx }
 
-// Principal returns who calls, or nil if the connection's principal is gone:
-// Admit then refuses.
+// Principal returns who calls. It is not nil: where the connection's principal
+// is gone, no method is called.
 func (c *Call) Principal() *identity.Principal { return c.who }
 
 // Account returns the caller's account; zero for the operator.
-func (c *Call) Account() api.AccountID {
-	if c.who == nil {
-		return api.AccountID{}
-	}
-	return c.who.Account
-}
+func (c *Call) Account() api.AccountID { return c.who.Account }
 
 // Realm returns the partition and region that the appliance answers for.
 func (c *Call) Realm() api.Realm { return c.session.gate.Realm }
@@ -109,8 +131,12 @@ func (c *Call) Need(class work.Class) error {
 }
 
 // Bytes returns n zero bytes for a response. They are wiped once the response
-// has been written into the reply.
+// has been written into the reply; those of a call made with Via, when its
+// caller's are.
 func (c *Call) Bytes(n int) []byte {
+	if c.parent != nil {
+		return c.parent.Bytes(n)
+	}
 	if len(c.scratch)-c.used < n {
 		b := make([]byte, n)
 		c.spilled = append(c.spilled, b)
@@ -174,22 +200,19 @@ func (r resource) ARN() string          { return r.arn }
 func (r resource) Rules() *policy.Rules { return r.rules }
 
 // reply appends the answer to the session's burst and wipes what it was made of.
-func (c *Call) reply(w api.Wire, err error) {
-	s := c.session
+func (c *Call) reply(w api.Wire, e *api.Error) {
 	n := c.used + replyRoom
 	for _, b := range c.spilled {
 		n += len(b)
 	}
+	var err error // a nil *api.Error is not a nil error
+	if e != nil {
+		err = e
+	}
+	s := c.session
 	s.out = s.out.room(n)
-	if err != nil {
-		err = api.AsError(err)
-	}
-	s.out.b = w.AppendReply(s.out.b, c.op, c.id, c.out, err)
-	clear(c.scratch[:c.used])
-	for _, b := range c.spilled {
-		clear(b)
-	}
-	c.used, c.spilled = 0, nil
+	s.out = s.out.fill(w.AppendReply(s.out.free(), c.op, c.id, c.out, err))
+	c.wipe()
 }
 
 // replyRoom is more than any reply holds beside the memory of Bytes, if it

@@ -14,7 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
-	"runtime/debug"
+	"strings"
 	"sync"
 
 	"github.com/keyrack/keyrack/access/identity"
@@ -67,17 +67,16 @@ func (r Route) Serve(c *Call, w api.Wire, body []byte) work.Class { return r.ser
 // to make a [Route]. f runs on the connection's goroutine or on a worker, at any
 // number of them at once; in and out are zero before and wiped after it.
 func Handle[In, Out any](g *Gate, op api.OpOf[In, Out], f func(*Call, *In, *Out) error) Route {
-	b := &bound[In, Out]{op: op.Op, f: f, logger: g.Logger}
+	b := &bound[In, Out]{op: op.Op, f: f}
 	b.pool.New = func() any { return new(exchange[In, Out]) }
 	return Route{op: op.Op, serve: b.serve}
 }
 
 // bound is an operation with its method.
 type bound[In, Out any] struct {
-	op     *api.Op
-	f      func(*Call, *In, *Out) error
-	logger *slog.Logger
-	pool   sync.Pool
+	op   *api.Op
+	f    func(*Call, *In, *Out) error
+	pool sync.Pool
 }
 
 // exchange is a request and its response.
@@ -92,43 +91,56 @@ func (b *bound[In, Out]) serve(c *Call, w api.Wire, body []byte) work.Class {
 	c.begin(b.op, &x.in, &x.out)
 	err := c.acceptable()
 	if err == nil {
-		err = w.Decode(b.op, body, &x.in)
-	}
-	if err == nil {
-		err = b.run(c, x)
+		err = b.run(c, w, body, x)
 	}
 	if y, again := err.(*yield); again {
+		c.wipe()
 		return y.class
 	}
-	if err == nil {
-		err = c.unasked()
-	}
-	c.record(err)
-	c.reply(w, err)
+	e := c.outcome(err)
+	c.record(e)
+	c.reply(w, e)
 	return work.None
 }
 
-// run calls the method and turns a panic into an internal error, so that it
-// costs one request.
-func (b *bound[In, Out]) run(c *Call, x *exchange[In, Out]) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = panicked(c.ctx, b.logger, b.op, p)
-		}
-	}()
+// run decodes the request and calls the method.
+func (b *bound[In, Out]) run(c *Call, w api.Wire, body []byte, x *exchange[In, Out]) (err error) {
+	defer c.contain(&err)
+	if err = w.Decode(b.op, body, &x.in); err != nil {
+		return err
+	}
 	return b.f(c, &x.in, &x.out)
 }
 
-// panicked logs a panic without its value, which may hold anything, unless it
-// is the runtime's own.
-func panicked(ctx context.Context, l *slog.Logger, op *api.Op, p any) error {
+// contain, deferred, turns a panic into an internal error, so that it costs one
+// request. The panic's value may hold anything and is not logged, unless it is
+// the runtime's own; nor are the arguments of the functions on the stack.
+func (c *Call) contain(err *error) {
+	p := recover()
+	if p == nil {
+		return
+	}
 	what := fmt.Sprintf("%T", p)
 	if e, ok := p.(runtime.Error); ok {
 		what = e.Error()
 	}
-	l.LogAttrs(ctx, slog.LevelError, "operation panicked",
-		slog.String("op", op.Action), slog.String("panic", what), slog.String("stack", string(debug.Stack())))
-	return api.Internal(fmt.Errorf("%s panicked: %s", op, what))
+	c.session.gate.Logger.LogAttrs(c.ctx, slog.LevelError, "operation panicked",
+		slog.String("op", c.action()), slog.String("panic", what), slog.String("stack", stack()))
+	*err = api.Internal(fmt.Errorf("%s panicked: %s", c.action(), what))
+}
+
+// stack returns the callers of the function that panicked, a line each.
+func stack() string {
+	var pcs [32]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs[:])]) // without Callers, stack and contain
+	var lines strings.Builder
+	for {
+		f, more := frames.Next()
+		fmt.Fprintf(&lines, "%s %s:%d\n", f.Function, f.File, f.Line)
+		if !more {
+			return lines.String()
+		}
+	}
 }
 
 // yield is the error of a call that may not wait here for slow work.

@@ -8,19 +8,19 @@ import (
 	"github.com/keyrack/keyrack/audit"
 )
 
-// record stages the call's one audit record.
-func (c *Call) record(err error) {
+// record stages the call's one audit record. What a change did stands in the
+// store with it, so that record is the one even if the method failed afterwards.
+func (c *Call) record(e *api.Error) {
 	s := c.session
-	if c.staged != nil { // the change is in the store together with these bytes
+	switch {
+	case c.staged != nil:
 		s.trail.AddEncoded(c.staged)
+	case e != nil && s.gate.refusals.fold(c, e):
 		return
+	default:
+		c.describe(&s.rec, e)
+		s.trail.Add(&s.rec)
 	}
-	e := api.AsError(err)
-	if e != nil && s.gate.refusals.fold(c, e.Kind) {
-		return
-	}
-	c.describe(&s.rec, e)
-	s.trail.Add(&s.rec)
 	if e != nil && e.Err != nil {
 		s.gate.Logger.LogAttrs(c.ctx, slog.LevelError, "request failed", slog.String("op", c.action()),
 			slog.String("request", c.event.String()), slog.String("key", c.resource), slog.Any("error", e.Err))
@@ -76,25 +76,32 @@ func (c *Call) action() string {
 func (c *Call) Via(service string) *Call {
 	s := c.session
 	return &Call{
-		session: s, ctx: c.ctx, id: c.id, event: s.eventID(), who: c.who,
-		via: service, mayBlock: c.mayBlock, scratch: make([]byte, scratchSize),
+		session: s, parent: c, ctx: c.ctx, id: c.id, event: s.eventID(), who: c.who,
+		via: service, mayBlock: c.mayBlock,
 	}
 }
 
 // Nest runs f as operation op for the call c, which Via made: the service that
-// calls gets the response, the log gets the record. The error is f's own, or a
-// yield that the caller must return at once.
+// calls gets the response, the log gets the record. The error is f's own, an
+// internal one for a panic, or a yield that the caller must return at once. Who
+// nests twice asks Need before, else a yield of the second repeats the first.
 func Nest[In, Out any](c *Call, op api.OpOf[In, Out], f func(*Call, *In, *Out) error, in *In, out *Out) error {
 	c.begin(op.Op, in, out)
-	err := f(c, in, out)
+	err := nested(c, f, in, out)
 	if _, again := err.(*yield); again {
 		return err
 	}
-	if err == nil {
-		err = c.unasked()
+	e := c.outcome(err)
+	c.record(e)
+	if e != nil {
+		return e
 	}
-	c.record(err)
-	return err
+	return nil
+}
+
+func nested[In, Out any](c *Call, f func(*Call, *In, *Out) error, in *In, out *Out) (err error) {
+	defer c.contain(&err)
+	return f(c, in, out)
 }
 
 // RecordConnection stages the record of something that befell a connection and
@@ -105,14 +112,19 @@ func (s *Session) RecordConnection(err *api.Error) {
 	c.record(err)
 }
 
-// flushFolded writes records that were folded; see refusals.
+// flushFolded writes records that were folded; see refusals. What the log does
+// not take now is counted on.
 func (g *Gate) flushFolded(ctx context.Context, all bool) {
-	var t audit.Trail
-	g.refusals.take(g.Clock.Now().Unix(), all, func(rec *audit.Record) { t.Add(rec) })
-	if t.Len() == 0 {
+	over := g.refusals.take(g.Clock.Now().Unix(), all)
+	if len(over) == 0 {
 		return
 	}
+	var t audit.Trail
+	for _, r := range over {
+		t.Add(&r.rec)
+	}
 	if _, err := g.Log.Append(&t, false); err != nil {
+		g.refusals.restore(over)
 		g.Logger.LogAttrs(ctx, slog.LevelError, "folded refusals could not be recorded", slog.Any("error", err))
 	}
 }

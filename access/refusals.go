@@ -10,23 +10,28 @@ import (
 // refusals keeps a caller who is refused over and over from filling the log:
 // beyond api.RefusalsPerSecond a second, what one caller is refused of one
 // operation for one reason becomes one record a second with a count.
+//
+// All who are unknown are one caller here, because a stranger can come with a
+// new key each time. So the map is no larger than principals, operations and
+// kinds of refusal allow.
 type refusals struct {
 	mu   sync.Mutex
-	seen map[refusalKey]*refusal // guarded by mu; emptied every second
-	size int
+	seen map[refusalKey]*refusal // guarded by mu; an entry goes when its second is over
 }
 
 type refusalKey struct {
-	who  string // ARN, or the credential of somebody unknown
-	op   uint16
+	who  string // ARN; "" for everybody unknown
+	op   uint16 // 0 for none
 	kind api.Kind
+	via  string
 }
 
+// refusal counts what befell one key in one second.
 type refusal struct {
+	key    refusalKey
 	second int64
 	count  int
-	folded uint32
-	last   audit.Record // owns its memory
+	rec    audit.Record // of those beyond the limit, rec.Count of them; owns its memory
 }
 
 // refused reports whether kind means that nothing was done for the caller.
@@ -42,54 +47,96 @@ func refused(k api.Kind) bool {
 
 // fold reports whether the call's refusal is counted here instead of being
 // recorded by itself.
-func (r *refusals) fold(c *Call, kind api.Kind) bool {
-	if !refused(kind) {
+func (r *refusals) fold(c *Call, e *api.Error) bool {
+	if !refused(e.Kind) {
 		return false
 	}
-	key := refusalKey{kind: kind}
+	key := refusalKey{kind: e.Kind, via: c.via}
 	if c.op != nil {
 		key.op = c.op.Number
 	}
 	if c.who != nil {
 		key.who = c.who.ARN
-	} else {
-		hash := c.session.who.Hash()
-		key.who = string(hash[:])
 	}
-	second := c.session.now.Unix()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.seen == nil {
-		r.seen = map[refusalKey]*refusal{}
+	f := r.seen[key]
+	if f == nil {
+		if r.seen == nil {
+			r.seen = map[refusalKey]*refusal{}
+		}
+		f = &refusal{key: key, second: c.session.now.Unix()}
+		r.seen[key] = f
 	}
-	e := r.seen[key]
-	if e == nil {
-		e = &refusal{second: second}
-		r.seen[key] = e
-	}
-	if e.count++; e.count <= api.RefusalsPerSecond {
+	if f.count++; f.count <= api.RefusalsPerSecond {
 		return false
 	}
-	if e.folded++; e.folded == 1 {
-		c.describe(&e.last, &api.Error{Kind: kind})
-		e.last.Request, e.last.Response = nil, nil // they alias the session's memory
-	}
+	f.add(c, e)
 	return true
 }
 
-// take hands over the record of each second that is over, or of all of them,
-// and forgets callers who were quiet.
-func (r *refusals) take(second int64, all bool, yield func(*audit.Record)) {
+// add counts one more refusal. The record names the first; of who and what it
+// says only that in which all agree.
+func (f *refusal) add(c *Call, e *api.Error) {
+	if f.rec.Count == 0 {
+		c.describe(&f.rec, e)
+		f.rec.Request, f.rec.Response = nil, nil // they alias the session's memory
+		f.rec.Count = 1
+		return
+	}
+	f.merge(&audit.Record{Source: c.session.source, Credential: c.session.who.Hash(), Resource: c.resource, Reason: e.Reason, Count: 1})
+}
+
+// merge adds other's count and leaves out what does not hold for both.
+func (f *refusal) merge(other *audit.Record) {
+	r := &f.rec
+	r.Count += other.Count
+	if r.Source != other.Source {
+		r.Source = ""
+	}
+	if r.Credential != other.Credential {
+		r.Credential = [32]byte{}
+	}
+	if r.Resource != other.Resource {
+		r.Resource = ""
+	}
+	if r.Reason != other.Reason {
+		r.Reason = ""
+	}
+}
+
+// take removes the entries of each second that is over, or all of them, and
+// returns those that have a record.
+func (r *refusals) take(second int64, all bool) (over []*refusal) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for key, e := range r.seen {
-		if !all && e.second >= second {
+	for key, f := range r.seen {
+		if !all && f.second >= second {
 			continue
 		}
-		if e.folded > 0 {
-			e.last.Count = e.folded
-			yield(&e.last)
+		if f.rec.Count > 0 {
+			over = append(over, f)
 		}
 		delete(r.seen, key)
+	}
+	return over
+}
+
+// restore brings back what was taken; if the same happened again meanwhile, one
+// record counts both.
+func (r *refusals) restore(over []*refusal) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range over {
+		now := r.seen[f.key]
+		switch {
+		case now == nil:
+			r.seen[f.key] = f
+		case now.rec.Count == 0:
+			now.rec = f.rec
+		default:
+			f.merge(&now.rec)
+			now.rec = f.rec
+		}
 	}
 }

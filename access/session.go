@@ -32,8 +32,8 @@ type Session struct {
 	idsUse int
 }
 
-// Sizes of a session's memory. Both grow where a reply needs more, and do not
-// shrink until the session is closed.
+// Sizes of a session's memory. A call that needs more than the first gets more
+// for itself; the second grows with the burst's replies.
 const (
 	scratchSize = 16 << 10
 	repliesSize = 32 << 10
@@ -51,6 +51,7 @@ func (s *Session) Close() {
 	s.out.release()
 	s.trail.Reset()
 	s.out, s.ctx, s.who, s.source = nil, nil, identity.Handle{}, ""
+	s.now, s.rec, s.rows = time.Time{}, audit.Record{}, nil
 	s.call.forget()
 	s.gate.sessions.Put(s)
 }
@@ -84,15 +85,15 @@ func (s *Session) Again(ctx context.Context, t Ticket) *Call {
 // under op, or under no operation if op is nil: an unknown operation, a full
 // worker pool.
 func (s *Session) Refuse(w api.Wire, id api.RequestID, op *api.Op, err *api.Error) {
-	c := s.Call(id)
-	c.begin(op, nil, nil)
-	c.record(err)
-	c.reply(w, err)
+	s.Call(id).refuse(w, op, err)
 }
 
 // RefuseAgain is Refuse for a call that yielded and found no worker.
 func (s *Session) RefuseAgain(w api.Wire, t Ticket, op *api.Op, err *api.Error) {
-	c := s.Again(s.ctx, t)
+	s.Again(s.ctx, t).refuse(w, op, err)
+}
+
+func (c *Call) refuse(w api.Wire, op *api.Op, err *api.Error) {
 	c.begin(op, nil, nil)
 	c.record(err)
 	c.reply(w, err)
@@ -162,6 +163,14 @@ func (h *Held) Len() int {
 	return len(h.out.b)
 }
 
+// Size returns how many bytes of memory hold them.
+func (h *Held) Size() int {
+	if h.out == nil {
+		return 0
+	}
+	return cap(h.out.b)
+}
+
 // Ready reports whether Bytes would return at once.
 func (h *Held) Ready() bool { return h.err != nil || h.log.Durable() >= h.at }
 
@@ -208,6 +217,24 @@ func (r *replies) room(n int) *replies {
 	copy(more, r.b)
 	clear(r.b)
 	r.b = more
+	return r
+}
+
+// free returns the memory behind the replies, to append one to.
+func (r *replies) free() []byte { return r.b[len(r.b):] }
+
+// fill takes a reply that was appended to free: in place, or elsewhere because
+// it needed more than there is.
+func (r *replies) fill(reply []byte) *replies {
+	free := r.free()
+	if &reply[0] == &free[:1][0] {
+		r.b = r.b[:len(r.b)+len(reply)]
+		return r
+	}
+	clear(free[:cap(free)]) // may hold a part of it
+	r = r.room(len(reply))
+	r.b = append(r.b, reply...)
+	clear(reply)
 	return r
 }
 

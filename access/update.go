@@ -2,6 +2,7 @@ package access
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -18,8 +19,8 @@ import (
 // worker. f may run several times and must have filled the response when it
 // returns nil; its error comes back as it is.
 func (c *Call) Update(store keystore.Store, f func(keystore.Tx) error) error {
-	if !c.mayBlock {
-		return api.Internal(errWorkerOnly)
+	if err := c.mayWrite(); err != nil {
+		return err
 	}
 	var encoded []byte
 	_, err := store.Update(c.ctx, func(tx keystore.Tx) error {
@@ -36,6 +37,22 @@ func (c *Call) Update(store keystore.Store, f func(keystore.Tx) error) error {
 	}
 	c.staged = encoded
 	c.session.rows = append(c.session.rows, outboxRow{store: store, event: c.event})
+	return nil
+}
+
+// mayWrite refuses a method that has no business to write: its errors are its
+// author's. Without it, a method that forgot the door would be found out by
+// [Call.outcome] only when its change was made.
+func (c *Call) mayWrite() error {
+	switch {
+	case !c.mayBlock:
+		return api.Internal(errWorkerOnly)
+	case c.op.Flags&api.ReadOnly != 0:
+		return api.Internal(fmt.Errorf("%s is read-only and writes", c.op))
+	}
+	if e := c.unadmitted(); e != nil {
+		return e
+	}
 	return nil
 }
 
@@ -112,6 +129,9 @@ func deleteRows(ctx context.Context, store keystore.Store, rows []outboxRow) err
 // keepEvery is how often the gate's housekeeping runs.
 const keepEvery = time.Second
 
+// keepLast bounds the last round. Rows that it leaves are dropped by the next start.
+const keepLast = 2 * time.Second
+
 // Keep does the gate's housekeeping until ctx ends: it writes the records of
 // folded refusals and drops outbox rows that the log has made needless. It
 // returns after a last round.
@@ -121,11 +141,18 @@ func (g *Gate) Keep(ctx context.Context) {
 	for {
 		select {
 		case <-tick.C:
-			g.flushFolded(ctx, false)
-			g.dropOutbox(ctx)
+			g.keep(ctx, false)
 		case <-ctx.Done():
-			g.flushFolded(context.WithoutCancel(ctx), true)
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), keepLast)
+			defer cancel()
+			g.keep(last, true)
 			return
 		}
 	}
+}
+
+// keep is one round of Keep.
+func (g *Gate) keep(ctx context.Context, last bool) {
+	g.flushFolded(ctx, last)
+	g.dropOutbox(ctx)
 }
