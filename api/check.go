@@ -91,15 +91,15 @@ func (f *Field) echo(text string) string {
 }
 
 // putString checks and stores text or bytes; only plain Go strings are copied.
+// Empty bytes are nil, as if they were absent.
 func (f *Field) putString(v reflect.Value, b []byte, bad *violations) {
-	if !f.fits(b) {
+	switch {
+	case !f.fits(b):
 		f.badLength(b, bad)
-		return
-	}
-	switch f.Shape {
-	case ShapeText:
+	case len(b) == 0:
+	case f.Shape == ShapeText:
 		v.SetString(string(b))
-	case ShapeKeyRef:
+	case f.Shape == ShapeKeyRef:
 		*v.Addr().Interface().(*KeyRef) = ParseKeyRef(b)
 	default:
 		v.SetBytes(b)

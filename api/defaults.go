@@ -11,11 +11,10 @@ const (
 	MaxKeyPolicy         = 32_768 // bytes (AWS KMS quota; more is LimitExceeded)
 )
 
-// Message keys (DESIGN, "Message keys"): how far one may be reused. The bounds
-// on messages and bytes are internal/seal's, which enforces them.
-const (
-	MessageKeyLife = 60 * time.Second // no new message and no cached decryption beyond it
-)
+// MessageKeyLife is how long a message key may be reused: no new message and no
+// cached decryption beyond it. The bounds on its messages and bytes are
+// internal/seal's, which enforces them.
+const MessageKeyLife = 60 * time.Second
 
 // Decryption caches: how many message keys of old messages are kept.
 const (
@@ -43,8 +42,8 @@ const (
 	WindowBytes       = 4 << 20          // bytes of its replies not written yet
 )
 
-// Refusals of one principal beyond this many a second are folded into one
-// audit record a second with a count.
+// RefusalsPerSecond is how many refusals of one principal a second have an audit
+// record of their own; the others share one a second with a count.
 const RefusalsPerSecond = 10
 
 // Worker pools: how many jobs of a class run and wait.

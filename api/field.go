@@ -101,18 +101,31 @@ const (
 // leaves out every zero, a wire only those that mean absence.
 func (f *Field) taken(v reflect.Value, sel selection) bool {
 	if sel == shownOnly {
-		return f.Shown && (f.Always || f.present(v))
+		return f.Shown && (f.Always || f.present(v, sel))
 	}
-	return f.zero || f.present(v)
+	return f.zero || f.present(v, sel)
 }
 
-// present reports whether a value is more than absent.
-func (f *Field) present(v reflect.Value) bool {
+// present reports whether a value is more than absent: a structure, whether one
+// of the members that the walk may take is.
+func (f *Field) present(v reflect.Value, sel selection) bool {
 	switch f.Shape {
 	case ShapeText, ShapeSecret, ShapeBlob, ShapeContext, ShapeList:
 		return v.Len() > 0
 	case ShapeKeyRef:
 		return v.Addr().Interface().(*KeyRef).Form != RefAbsent
+	case ShapeStruct:
+		return f.Struct.present(v, sel)
 	}
 	return !v.IsZero()
+}
+
+func (s *Struct) present(v reflect.Value, sel selection) bool {
+	for i := range s.Fields {
+		f := &s.Fields[i]
+		if (sel == everything || f.Shown) && f.present(v.Field(f.index), sel) {
+			return true
+		}
+	}
+	return false
 }

@@ -122,7 +122,11 @@ func (f *Field) readJSONInt(r *jsonwire.Reader, mode JSONMode) (int64, error) {
 		t, err := parseTime(string(text))
 		return int64(t), err
 	}
-	return r.Micros()
+	t, err := r.Micros()
+	if err == nil {
+		err = checkTime(t)
+	}
+	return t, err
 }
 
 // parseTime parses RFC 3339 text of microseconds at most.

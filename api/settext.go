@@ -1,8 +1,10 @@
 package api
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -14,24 +16,24 @@ import (
 // name, integers in decimal, true or false, times as RFC 3339 or epoch seconds,
 // structures as JSON. Each call adds an item to a list, and a pair key=value to an
 // encryption context. Bytes are for [Field.SetBytes]. It returns KindValidation,
-// with AWS's text where a constraint was broken.
+// with AWS's text where a constraint was broken, and then leaves in as it was.
 func (f *Field) SetText(in any, text string) error {
 	if !utf8.ValidString(text) {
-		return f.invalid("the text is not UTF-8")
+		return f.invalid(errors.New("the text is not UTF-8"))
 	}
-	return f.set(in, func(elem *Field, v reflect.Value, bad *violations) error {
-		return elem.parse(v, text, bad)
+	return f.set(in, func(one *Field, v reflect.Value, bad *violations) error {
+		return one.parse(v, text, bad)
 	})
 }
 
 // SetBytes sets the secret or blob in in as SetText does for other shapes, or
 // adds it to a list. It keeps b.
 func (f *Field) SetBytes(in any, b []byte) error {
-	return f.set(in, func(elem *Field, v reflect.Value, bad *violations) error {
-		if elem.Shape != ShapeSecret && elem.Shape != ShapeBlob {
-			return f.invalid("it takes text, not bytes")
+	return f.set(in, func(one *Field, v reflect.Value, bad *violations) error {
+		if !one.Bytes() {
+			return errors.New("it takes text, not bytes")
 		}
-		elem.putString(v, b, bad)
+		one.putString(v, b, bad)
 		return nil
 	})
 }
@@ -45,23 +47,33 @@ func (f *Field) Bytes() bool {
 	return f.Shape == ShapeSecret || f.Shape == ShapeBlob
 }
 
-// set lets put store a value in the member of in, or in a new item of it.
-func (f *Field) set(in any, put func(elem *Field, v reflect.Value, bad *violations) error) error {
-	var bad violations
-	v, err := reflect.ValueOf(in).Elem().Field(f.index), error(nil)
-	if f.Shape != ShapeList {
-		err = put(f, v, &bad)
+// set lets put store a value in a copy of the member of in, or in a new item of
+// it, and keeps that if all is well.
+func (f *Field) set(in any, put func(one *Field, v reflect.Value, bad *violations) error) error {
+	v := reflect.ValueOf(in).Elem().Field(f.index)
+	one, value := f, reflect.New(v.Type()).Elem()
+	if f.Shape == ShapeList {
+		one, value = f.Elem, reflect.New(v.Type().Elem()).Elem()
 	} else {
-		l := newList(f, v.Type(), 1, bad)
-		if err = put(f.Elem, l.next(bad), &bad); err == nil {
-			l.endItem(bad)
-			v.Set(reflect.AppendSlice(v, l.items))
+		value.Set(v)
+	}
+	var bad violations
+	err := put(one, value, &bad)
+	switch {
+	case err != nil:
+		return f.invalid(err)
+	case len(bad) > 0:
+		for i := range bad {
+			if one != f { // items have no name of their own
+				bad[i].member = strings.TrimSuffix(f.Member+"."+bad[i].member, ".")
+			}
 		}
-	}
-	if err == nil && len(bad) > 0 {
 		return bad.err()
+	case one != f:
+		value = reflect.Append(v, value)
 	}
-	return err
+	v.Set(value)
+	return nil
 }
 
 // parse stores what text says.
@@ -74,13 +86,14 @@ func (f *Field) parse(v reflect.Value, text string, bad *violations) error {
 	case ShapeContext:
 		return f.addPair(v, text, bad)
 	case ShapeTime:
-		if t, err := parseTime(text); err == nil {
-			f.putInt(v, int64(t), bad)
-			return nil
+		if _, err := strconv.ParseFloat(text, 64); err == nil {
+			return f.parseJSON(v, text, bad)
 		}
-		return f.parseJSON(v, text, bad)
+		t, err := parseTime(text)
+		v.SetInt(int64(t))
+		return err
 	case ShapeSecret, ShapeBlob:
-		return f.invalid("it takes bytes, not text")
+		return errors.New("it takes bytes, not text")
 	default:
 		return f.parseJSON(v, text, bad)
 	}
@@ -96,7 +109,7 @@ func (f *Field) parseJSON(v reflect.Value, text string, bad *violations) error {
 		err = r.Done()
 	}
 	if err != nil {
-		return f.invalid("want %s: %v", f.Shape, err)
+		return fmt.Errorf("want %s: %w", f.Shape, err)
 	}
 	return nil
 }
@@ -105,12 +118,12 @@ func (f *Field) parseJSON(v reflect.Value, text string, bad *violations) error {
 func (f *Field) addPair(v reflect.Value, text string, bad *violations) error {
 	key, value, ok := strings.Cut(text, "=")
 	if !ok || key == "" {
-		return f.invalid("want key=value")
+		return errors.New("want key=value")
 	}
 	pairs := map[string]string{key: value}
 	for k, v := range EncryptionContext(v.Bytes()).Pairs {
 		if string(k) == key {
-			return f.invalid("the key %q is given twice", key)
+			return fmt.Errorf("the key %q is given twice", key)
 		}
 		pairs[string(k)] = string(v)
 	}
@@ -118,6 +131,4 @@ func (f *Field) addPair(v reflect.Value, text string, bad *violations) error {
 	return nil
 }
 
-func (f *Field) invalid(format string, args ...any) *Error {
-	return Errorf(KindValidation, "%s: %s", f.Name, fmt.Sprintf(format, args...))
-}
+func (f *Field) invalid(err error) *Error { return Errorf(KindValidation, "%s: %v", f.Name, err) }

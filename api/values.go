@@ -38,16 +38,17 @@ func (b Blob) Format(f fmt.State, verb rune) {
 	fmt.Fprintf(f, "[%d bytes]", len(b))
 }
 
-// Time is µs since 1970-01-01 UTC, at most 2^53 of them either way (285 years:
-// what every JSON reader keeps exactly); 0 is absent.
+// Time is µs since 1970-01-01 UTC, less than 2^32 seconds either way (1833 to
+// 2106: as far as a float of seconds, AWS's JSON, tells one µs from the next); 0 is
+// absent.
 type Time int64
 
-const maxTime = 1 << 53
+const maxTime = 1e6<<32 - 1
 
 // checkTime returns an error for a time beyond the bounds.
 func checkTime(n int64) error {
 	if n < -maxTime || n > maxTime {
-		return errors.New("time is more than 2^53 microseconds from 1970")
+		return errors.New("time is 2^32 seconds or more from 1970")
 	}
 	return nil
 }

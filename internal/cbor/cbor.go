@@ -14,6 +14,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 
 	"github.com/fxamacker/cbor/v2"
@@ -34,8 +35,8 @@ var modes = sync.OnceValues(func() (cbor.EncMode, cbor.DecMode) {
 		TagsMd:            cbor.TagsForbidden,
 		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
 		MaxNestedLevels:   MaxDepth,
-		MaxArrayElements:  1 << 16,
-		MaxMapPairs:       1 << 16,
+		MaxArrayElements:  math.MaxInt32, // plain has held the counts to the length of the input
+		MaxMapPairs:       math.MaxInt32,
 	}.DecMode()
 	if err != nil {
 		panic(err)
