@@ -18,7 +18,7 @@ func hot() (enc kmsapi.EncryptRequest, encrypted kmsapi.EncryptResponse, dec kms
 	return enc, encrypted, dec, decrypted
 }
 
-// TestHotPathAllocatesNothing checks the promise of DESIGN, "Speed", for what
+// TestHotPathAllocatesNothing checks what is promised of speed, for what
 // this package does of an Encrypt and a Decrypt.
 func TestHotPathAllocatesNothing(t *testing.T) {
 	enc, encrypted, dec, decrypted := hot()
