@@ -35,9 +35,12 @@ func ParseHello(frame []byte) (*Hello, error) {
 	if err == nil {
 		err = p.Err()
 	}
+	h := new(Hello)
+	if err == nil {
+		err = helloTable.DecodeCBOR(p.Body, h)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("hello: %w", err)
 	}
-	h := new(Hello)
-	return h, helloTable.DecodeCBOR(p.Body, h)
+	return h, nil
 }

@@ -151,7 +151,7 @@ func ParseReply(frame []byte) (Reply, error) {
 // Numbers of the members of an error's map.
 const (
 	errorMessage    = 1
-	errorRetryAfter = 2 // ms
+	errorRetryAfter = 2 // ms, rounded up
 	errorReason     = 3
 )
 
@@ -240,7 +240,7 @@ func AppendError(dst []byte, id api.RequestID, e *api.Error) []byte {
 		dst = cbor.AppendText(cbor.AppendUint(dst, errorMessage), e.Message)
 	}
 	if e.RetryAfter > 0 {
-		dst = cbor.AppendUint(cbor.AppendUint(dst, errorRetryAfter), uint64(e.RetryAfter.Milliseconds()))
+		dst = cbor.AppendUint(cbor.AppendUint(dst, errorRetryAfter), uint64((e.RetryAfter + time.Millisecond - 1).Milliseconds()))
 	}
 	if e.Reason != "" {
 		dst = cbor.AppendText(cbor.AppendUint(dst, errorReason), e.Reason)
