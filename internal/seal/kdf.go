@@ -18,12 +18,12 @@ var (
 	LabelMessage    = Label{'m', '1'} // material: prk of one message key; key id 16 ‖ material id 4 ‖ salt 24
 	LabelSplit      = Label{'k', '1'} // prk: Ke 32 ‖ Kc 32; empty
 	LabelMaterialID = Label{'i', '1'} // material: KeyMaterialId 32; key id 16
-	LabelBucket     = Label{'w', '1'} // domain key: key that seals bucket rows; fixed by keystore/sealed
+	LabelBucket     = Label{'w', '1'} // domain key: key that seals bucket rows; appliance id 16
 	LabelRecord     = Label{'r', '1'} // bucket key: prk of one record; appliance id 16 ‖ bucket 2 ‖ number 4 ‖ salt 24
-	LabelState      = Label{'s', '1'} // domain key: key of bucket digests and of the state root; fixed by keystore/sealed
-	LabelName       = Label{'n', '1'} // domain key: key of name hashes; fixed by keystore/sealed
-	LabelToken      = Label{'t', '1'} // domain key: key of session, grant, import and page tokens; fixed by their owners
-	LabelAudit      = Label{'a', '1'} // token root or domain key: first MAC key of an audit segment; fixed by audit
+	LabelState      = Label{'s', '1'} // domain key: key of bucket digests and of the state root; fixed by its first user
+	LabelName       = Label{'n', '1'} // domain key: key of name hashes; appliance id 16
+	LabelToken      = Label{'t', '1'} // domain key: key of session, grant, import and page tokens; fixed by its first user
+	LabelAudit      = Label{'a', '1'} // token key: first MAC key of an audit log's start; nonce 32
 	LabelSlotTable  = Label{'l', '1'} // domain key: MAC key of the slot table; appliance id 16
 	LabelSlot       = Label{'e', '1'} // token root: the token's factor of a slot's KEK; slot id 16 ‖ salt 32
 	LabelSlotKEK    = Label{'e', '2'} // factors of a slot, in order: its KEK; slot type 1 ‖ slot id 16 ‖ appliance id 16

@@ -79,7 +79,7 @@ func NewMessageKey(h MessageHeader, prk []byte) (*MessageKey, error) {
 }
 
 // Seal appends the message for plaintext and context, len(plaintext)+105 bytes, to dst. The context is the deterministic
-// CBOR of the encryption context; nil is the empty one. Seal allocates nothing when dst has that capacity and scratch has
+// CBOR of the encryption context; of the empty one, a0. Seal allocates nothing when dst has that capacity and scratch has
 // Scratch+len(context), except to remember one of the first few contexts that repeat. Neither dst nor scratch may overlap any
 // argument. It returns ErrEmpty, or ErrExhausted when the key has served MaxMessages or MaxBytes: however many goroutines
 // call, nothing is sealed beyond them.

@@ -88,7 +88,6 @@ func vectors() []vector {
 		return vector{name, "open", material, context, plaintext, blob(prk, header, context, context, iv, plaintext)}
 	}
 	all := []vector{
-		honest("no context", nil, plaintext),
 		honest("empty context", []byte{0xa0}, plaintext),
 		honest("one pair", tenant, plaintext),
 		honest("one byte", tenant, []byte{0}),

@@ -118,7 +118,6 @@ func (s *Service) damagedMaterial(ctx context.Context, k *key, err error) error 
 	s.keys.forget(k)
 	s.logger.LogAttrs(ctx, slog.LevelError, "key material in memory has changed; it was dropped",
 		slog.String("key", k.ARN()), slog.Any("error", err))
-	e := api.Internal(err)
-	e.Reason = "material-damaged"
-	return e
+	return &api.Error{Kind: api.KindKeyUnavailable, Reason: "material-damaged", Err: err,
+		Message: "the key's material in memory has changed and was dropped; try again"}
 }
