@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// aheadFiles is how many segments are kept ready: at full speed one lasts half a second, and allocating its successor must not make anyone
-// wait, also when the disk hesitates once.
+// aheadFiles is how many segments are kept ready: at full speed one lasts half a second, and
+// allocating its successor must not make anyone wait, also when the disk hesitates once.
 const aheadFiles = 2
 
 // retryAhead is how long the log waits before it tries again to make a segment.
@@ -21,24 +21,27 @@ type spare struct {
 	file   File
 }
 
-// ahead makes segment files before they are needed.
+// ahead makes segment files before they are needed. One goroutine makes them, outside the lock;
+// the committer takes them.
 type ahead struct {
-	mu     sync.Mutex // guards all below; never held across a file operation
-	change sync.Cond  // any of them changed
-	ready  []spare    // in order
-	next   uint64     // number of the next file to make
-	err    error      // why the last attempt did not succeed
-	over   error      // why nothing more is made: the log ended
-	size   int64      // of each file, without its header
-	kick   chan struct{}
+	mu     sync.Mutex    // guards all below; never held across a file operation
+	change sync.Cond     // any of them changed
+	ready  []spare       // in order
+	next   uint64        // number of the next file to make
+	err    error         // why the last attempt did not succeed
+	over   error         // why nothing more is made: the log ended
+	size   int64         // of each file, without its header
+	kick   chan struct{} // one was taken
 }
 
+// init makes the zero value ready.
 func (a *ahead) init() {
 	a.change.L = &a.mu
 	a.kick = make(chan struct{}, 1)
 }
 
-// take returns the next file. While there is none it waits for the attempt under way; if that fails, so does take.
+// take returns the next file. While there is none it waits for the attempt under way; if that
+// fails, so does take.
 func (a *ahead) take() (spare, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -64,7 +67,8 @@ func (a *ahead) wanted() (uint64, bool) {
 	return a.next, len(a.ready) < aheadFiles && a.over == nil
 }
 
-// made takes the outcome of one attempt. The file of a log that ended meanwhile is closed and stays for the next start.
+// made takes the outcome of one attempt. A file that comes after the log ended is closed with
+// the others and stays for the next start.
 func (a *ahead) made(f File, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -76,6 +80,7 @@ func (a *ahead) made(f File, err error) {
 	a.change.Broadcast()
 }
 
+// end lets no more files be made or taken.
 func (a *ahead) end(err error) {
 	a.mu.Lock()
 	if a.over == nil {
@@ -92,6 +97,7 @@ func (a *ahead) state() (free int64, err error) {
 	return a.size * int64(len(a.ready)), a.err
 }
 
+// release closes the files that were not taken.
 func (a *ahead) release() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -105,18 +111,17 @@ func (a *ahead) release() error {
 
 // runAhead keeps files ready. After an attempt that did not succeed it tries again each second.
 func (l *Log) runAhead(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
-		var again <-chan time.Time
-		if l.fillAhead() != nil {
-			timer := time.NewTimer(retryAhead)
-			defer timer.Stop()
-			again = timer.C
-		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-l.ahead.kick:
-		case <-again:
+		case <-timer.C:
+		}
+		if l.fillAhead() != nil {
+			timer.Reset(retryAhead)
 		}
 	}
 }
@@ -138,7 +143,8 @@ func (l *Log) fillAhead() error {
 	}
 }
 
-// makeSegment makes one file, durably. Want of space is an error like another; a failed sync kills the log.
+// makeSegment makes one file, durably. Want of space is an error like another; a failed sync
+// kills the log.
 func (l *Log) makeSegment(number uint64) (File, error) {
 	name := segmentName(number)
 	f, err := l.cfg.Files.Create(name, l.cfg.SegmentBytes)
@@ -167,7 +173,9 @@ func removeFile(files Files, name string) error {
 	return nil
 }
 
-// checkSpace sets or clears ErrFull.
+// checkSpace sets or clears ErrFull: full is when no segment can be made and what is there
+// holds less than the reserve. It is asked after every batch and every attempt, so a judgement
+// that another overtook is soon corrected.
 func (l *Log) checkSpace() {
 	free, err := l.ahead.state()
 	full := err != nil && free+l.left.Load() < l.cfg.Reserve

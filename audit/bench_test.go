@@ -12,7 +12,8 @@ import (
 	"github.com/keyrack/keyrack/audit"
 )
 
-// burstSize is how many requests a connection reads before it flushes, as in the goals of facts/performance.md: 8 connections, 64 in flight.
+// burstSize is how many requests a connection reads before it flushes, as in the goals of
+// facts/performance.md: 8 connections, 64 in flight.
 const burstSize = 64
 
 // typical is a record of an Encrypt, 200 bytes encoded.
@@ -60,7 +61,8 @@ func TestAppendDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// BenchmarkAppend is a loaded log on the real disk: producers that append a burst, and wait for the one before it.
+// BenchmarkAppend is a loaded log on the real disk: producers that append a burst, and wait for
+// the one before it.
 func BenchmarkAppend(b *testing.B) {
 	for _, producers := range []int{1, 8, 64} {
 		b.Run(fmt.Sprintf("%dx%d", producers, burstSize), func(b *testing.B) {

@@ -17,8 +17,9 @@ type story struct {
 	closing bool     // Close was called
 }
 
-// run fills several segments in two lives of the log, with bursts of many sizes and checkpoints between. The first life ends without Close.
-// It leaves the log of the life in which it ended in now; nil if that did not open.
+// run fills several segments in two lives of the log, with bursts of many sizes and checkpoints
+// between. The first life ends without Close. It leaves the log of the life in which it ended
+// in now; nil if that did not open.
 func (s *story) run(c audit.Config, now **audit.Log) error {
 	for range 2 {
 		*now = nil
@@ -67,7 +68,8 @@ func (s *story) burst(l *audit.Log, n int) error {
 	return err
 }
 
-// check opens what a cut left, and checks that nothing promised is lost, also if the power goes again right after; then the log goes on.
+// check opens what a cut left, and checks that nothing promised is lost, also if the power goes
+// again right after; then the log goes on.
 func (s *story) check(t testing.TB, d *disk, change func(*audit.Config)) error {
 	c := tiny(d)
 	change(&c)
@@ -98,7 +100,8 @@ func (s *story) check(t testing.TB, d *disk, change func(*audit.Config)) error {
 	return err
 }
 
-// cutEverywhere cuts the power at each operation of the run, in one way, and returns what the checks found.
+// cutEverywhere cuts the power at each operation of the run, in one way, and returns what the
+// checks found.
 func cutEverywhere(t testing.TB, how cut, seed uint64, change func(*audit.Config)) (points int, kinds map[string]int, faults []error) {
 	whole := newDisk()
 	c := tiny(whole)
@@ -126,7 +129,8 @@ func cutEverywhere(t testing.TB, how cut, seed uint64, change func(*audit.Config
 
 func none(*audit.Config) {}
 
-// TestPowerCut is the promise: whatever was acknowledged is there after the power went, wherever that was.
+// TestPowerCut is the promise: whatever was acknowledged is there after the power went,
+// wherever that was.
 func TestPowerCut(t *testing.T) {
 	t.Parallel()
 	for _, way := range []struct {
@@ -151,7 +155,8 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
-// TestPowerCutFindsMissingSync shows that the test above can fail: with the syncs left out, records are lost.
+// TestPowerCutFindsMissingSync shows that the test above can fail: with the syncs left out,
+// records are lost.
 func TestPowerCutFindsMissingSync(t *testing.T) {
 	t.Parallel()
 	for _, how := range []cut{lost, sectors} {
@@ -163,7 +168,8 @@ func TestPowerCutFindsMissingSync(t *testing.T) {
 	}
 }
 
-// TestPowerCutDuringRecovery cuts a second time, at each operation of the start after a first cut.
+// TestPowerCutDuringRecovery cuts a second time, at each operation of the start after a first
+// cut.
 func TestPowerCutDuringRecovery(t *testing.T) {
 	t.Parallel()
 	whole := newDisk()
@@ -194,7 +200,8 @@ func TestPowerCutDuringRecovery(t *testing.T) {
 	t.Logf("%d cut points", points)
 }
 
-// TestPowerCutWritten is the weaker promise of durability "written": records may be lost, but none that a checkpoint covers, and what is left is a log.
+// TestPowerCutWritten is the weaker promise of durability "written": records may be lost, but
+// none that a checkpoint covers, and what is left is a log.
 func TestPowerCutWritten(t *testing.T) {
 	t.Parallel()
 	whole := newDisk()

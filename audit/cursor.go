@@ -22,7 +22,8 @@ type mark struct {
 	first   Position
 }
 
-// seek goes to record p, which must be durable: a segment's header is final once a record behind it is.
+// seek goes to record p, which must be durable: a segment's header is final once a record
+// behind it is.
 func (c *cursor) seek(p Position) error {
 	if err := c.enter(c.log.index.find(p)); err != nil {
 		return err
@@ -41,6 +42,7 @@ func (c *cursor) resume(m mark, p Position) error {
 	return c.advance(p)
 }
 
+// advance reads on to record p.
 func (c *cursor) advance(p Position) error {
 	c.pos, c.rest = p, nil
 	for {
@@ -59,7 +61,8 @@ func (c *cursor) advance(p Position) error {
 	}
 }
 
-// mark returns the batch of the next record, or, between two batches, where the next one should be.
+// mark returns the batch of the next record, or, between two batches, where the next one should
+// be.
 func (c *cursor) mark() mark {
 	if len(c.rest) > 0 {
 		return c.last
@@ -76,12 +79,13 @@ func (c *cursor) enter(number uint64) error {
 	}
 	if h == nil {
 		f.Close()
-		return &Damage{Segment: number, Batch: -1, What: "header is damaged"}
+		return damageAt(number, 0, "header is damaged")
 	}
 	c.r = newReader(f, h)
 	return nil
 }
 
+// close closes the segment it is in.
 func (c *cursor) close() {
 	if c.r != nil {
 		c.r.file.Close()
@@ -126,9 +130,11 @@ func (c *cursor) record() ([]byte, error) {
 	return record, nil
 }
 
-// Follow calls f for each durable record in order, from record number from on, and waits at the end for more. f is told the position that is
-// reached with the record, which is where to go on after it, and the record's encoding, which is f's until it returns. Any number of followers
-// may run; none slows the log down. It returns f's error, the context's, [ErrClosed], or one that wraps [ErrDead] or [ErrDamaged].
+// Follow calls f for each durable record in order, from record number from on, and waits at the
+// end for more. f is told the position that is reached with the record, which is where to go on
+// after it, and the record's encoding, which is f's until it returns. Any number of followers
+// may run; none slows the log down. It returns f's error, the context's, [ErrClosed], or one
+// that wraps [ErrDead] or [ErrDamaged].
 func (l *Log) Follow(ctx context.Context, from Position, f func(p Position, record []byte) error) error {
 	if err := l.Wait(ctx, from+1); err != nil {
 		return err

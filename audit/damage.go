@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// Damage is one thing found wrong with a log, and where. It wraps [ErrDamaged], and [ErrTruncated] or [ErrForked] where these say more.
+// Damage is one thing found wrong with a log, and where. It wraps [ErrDamaged], and
+// [ErrTruncated] or [ErrForked] where these say more.
 type Damage struct {
 	Segment uint64   // number of the file
 	Batch   int64    // in the segment, from 0; -1 if no batch can be named
@@ -14,6 +15,11 @@ type Damage struct {
 	What    string
 
 	kind error
+}
+
+// damageAt is a Damage of a whole segment, or of a place in it that no batch describes.
+func damageAt(segment uint64, at Position, what string) *Damage {
+	return &Damage{Segment: segment, Batch: -1, First: at, Last: at, What: what}
 }
 
 // Error says what is wrong and where.

@@ -10,13 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Dir returns the folder at path as [Files]. The folder must exist; neither it nor a file in it is followed if it is a symbolic link. Files are
-// made with mode 0600, allocated by fallocate (or by writing zeros where the file system cannot), and synced by fdatasync.
+// Dir returns the folder at path as [Files]. The folder must exist; neither it nor a file in it
+// is followed if it is a symbolic link. Files are made with mode 0600, allocated by fallocate
+// (or by writing zeros where the file system cannot), and synced by fdatasync.
 func Dir(path string) Files { return dir(path) }
 
+// dir is the path of the folder.
 type dir string
 
-// at opens the folder for one operation: these are rare, and no descriptor needs an owner this way.
+// at opens the folder for one operation: these are rare, and no descriptor needs an owner this
+// way.
 func (d dir) at(op, name string, f func(fd int) error) error {
 	path := filepath.Join(string(d), name)
 	fd, err := unix.Open(string(d), unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -31,7 +34,9 @@ func (d dir) at(op, name string, f func(fd int) error) error {
 }
 
 // plain reports whether name can only be that of a file right in the folder.
-func plain(name string) bool { return filepath.IsLocal(name) && filepath.Base(name) == name && name != "." }
+func plain(name string) bool {
+	return filepath.IsLocal(name) && filepath.Base(name) == name && name != "."
+}
 
 func (d dir) List() ([]string, error) {
 	entries, err := os.ReadDir(string(d))
@@ -71,6 +76,7 @@ func (d dir) Open(name string, mode Mode) (File, error) {
 	return f, nil
 }
 
+// open opens or makes a file of the folder, not what a link of that name points to.
 func (d dir) open(op, name string, flags int) (*osFile, error) {
 	if !plain(name) {
 		return nil, &fs.PathError{Op: op, Path: name, Err: fs.ErrInvalid}
@@ -117,8 +123,10 @@ func (d dir) Lock() (func() error, error) {
 	return f.Close, nil
 }
 
+// osFile is a file of the operating system.
 type osFile struct{ *os.File }
 
+// allocate gives the file its size and blocks for all of it, so that a later write finds them.
 func (f *osFile) allocate(size int64) error {
 	if size == 0 {
 		return nil

@@ -14,14 +14,16 @@ import (
 	"github.com/keyrack/keyrack/audit"
 )
 
-// errCut is what a disk answers once its power is gone, errCutting what the operation hears during which it goes: that one has happened, unsynced.
+// errCut is what a disk answers once its power is gone, errCutting what the operation hears
+// during which it goes: that one has happened, unsynced.
 var (
 	errCut     = errors.New("power is cut")
 	errCutting = fmt.Errorf("%w just now", errCut)
 )
 
-// disk is a folder in memory that keeps apart what programs see and what a power cut leaves: contents become durable by Sync, names by SyncDir. It counts
-// its operations, and can fail at any of them. It implements audit.Files.
+// disk is a folder in memory that keeps apart what programs see and what a power cut leaves:
+// contents become durable by Sync, names by SyncDir. It counts its operations, and can fail at
+// any of them. It implements audit.Files.
 type disk struct {
 	mu    sync.Mutex
 	names map[string]*inode // as programs see them

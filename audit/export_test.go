@@ -9,10 +9,12 @@ import (
 	"github.com/keyrack/keyrack/internal/tlog"
 )
 
-// Inline makes a log without goroutines: every Append commits and prepares segments by itself, so that a run is the same each time.
+// Inline makes a log without goroutines: every Append commits and prepares segments by itself,
+// so that a run is the same each time.
 func Inline(c *Config) { c.inline = true }
 
-// SkipSync switches off the syncs of what the log writes: a failpoint that a crash test must notice.
+// SkipSync switches off the syncs of what the log writes: a failpoint that a crash test must
+// notice.
 func SkipSync(c *Config) { c.skipSync = true }
 
 // SignCheckpoint signs a checkpoint of an Inline log now.
@@ -76,8 +78,9 @@ func eachBatch(segment []byte, f func(batch)) error {
 	}
 }
 
-// Forge rewrites the batches of a segment as someone without the keys can: change returns the records that batch number n is to hold, nil for no batch;
-// counts, lengths, positions and check sums are made to fit, and, if roots is set, the roots too.
+// Forge rewrites the batches of a segment as someone without the keys can: change returns the
+// records that batch number n is to hold, nil for no batch; counts, lengths, positions and
+// check sums are made to fit, and, if roots is set, the roots too.
 func Forge(segment []byte, roots bool, change func(n int, records [][]byte) [][]byte) error {
 	h, err := parseHeader(segment)
 	if err != nil {

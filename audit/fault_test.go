@@ -16,8 +16,9 @@ import (
 
 var errDisk = errors.New("disk gave up")
 
-// TestFaultEverywhere lets each operation fail once, the disk working again after it. What was acknowledged is there at the next start; after a failed write or
-// sync the log answers nothing more, however well the disk works; after a failed create it goes on.
+// TestFaultEverywhere lets each operation fail once, the disk working again after it. What was
+// acknowledged is there at the next start; after a failed write or sync the log answers nothing
+// more, however well the disk works; after a failed create it goes on.
 func TestFaultEverywhere(t *testing.T) {
 	t.Parallel()
 	whole := newDisk()
@@ -69,7 +70,7 @@ func wantDead(t *testing.T, l *audit.Log, acked int) {
 	if err := l.Wait(context.Background(), audit.Position(acked)); err != nil {
 		t.Errorf("what was acknowledged is no longer: %v", err)
 	}
-	if err := l.Rekey(context.Background()); !errors.Is(err, audit.ErrDead) {
+	if err := l.Rekey(); !errors.Is(err, audit.ErrDead) {
 		t.Errorf("rekey of a dead log: %v", err)
 	}
 	if err := l.Close(context.Background()); !errors.Is(err, audit.ErrDead) {
@@ -122,7 +123,8 @@ func TestDeadWakesAll(t *testing.T) {
 	})
 }
 
-// TestFull runs out of space: what is begun is refused early, refusals are recorded from the reserve, nothing accepted is lost, and all is well once there is room.
+// TestFull runs out of space: what is begun is refused early, refusals are recorded from the
+// reserve, nothing accepted is lost, and all is well once there is room.
 func TestFull(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

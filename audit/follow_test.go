@@ -14,8 +14,10 @@ import (
 	"github.com/keyrack/keyrack/internal/tlog"
 )
 
-// TestHammer lets many goroutines append bursts of their own, alone and not, while followers read, checkpoints are signed, proofs made, the files verified and
-// keys changed. Each record is durable when Wait says so, stands once and in its burst's order, and each follower sees all of them.
+// TestHammer lets many goroutines append bursts of their own, alone and not, while followers
+// read, checkpoints are signed, proofs made, the files verified and keys changed. Each record
+// is durable when Wait says so, stands once and in its burst's order, and each follower sees
+// all of them.
 func TestHammer(t *testing.T) {
 	t.Parallel()
 	const producers, bursts, each = 8, 40, 5
@@ -56,7 +58,7 @@ func TestHammer(t *testing.T) {
 		if _, err := l.Consistency(t.Context(), now/2, now); err != nil {
 			t.Error(err)
 		}
-		if err := l.Rekey(t.Context()); err != nil {
+		if err := l.Rekey(); err != nil {
 			t.Error(err)
 		}
 	}
@@ -162,7 +164,8 @@ func TestFollowDamage(t *testing.T) {
 	}
 }
 
-// TestProofs compares every proof of a log over several segments and tiles with a tree in memory, in an order that makes the log forget and read again.
+// TestProofs compares every proof of a log over several segments and tiles with a tree in
+// memory, in an order that makes the log forget and read again.
 func TestProofs(t *testing.T) {
 	t.Parallel()
 	d := newDisk()

@@ -35,7 +35,8 @@ var exampleRecords = []*audit.Record{
 	{Event: [16]byte{0xe3}, Time: 1_767_225_601_000_000, Source: "192.0.2.9", Error: 1},
 }
 
-// TestFormatExample reads the bytes out of the document and finds in them what the document says.
+// TestFormatExample reads the bytes out of the document and finds in them what the document
+// says.
 func TestFormatExample(t *testing.T) {
 	t.Parallel()
 	doc, err := os.ReadFile("FORMAT.md")

@@ -1,13 +1,13 @@
 package audit
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"slices"
 )
 
-// countSegments returns how many segment files there are. One missing between others, or at the start, is a [Damage].
+// countSegments returns how many segment files there are. One missing between others, or at the
+// start, is a [Damage].
 func countSegments(files Files) (uint64, error) {
 	names, err := files.List()
 	if err != nil {
@@ -22,14 +22,15 @@ func countSegments(files Files) (uint64, error) {
 	slices.Sort(numbers)
 	for i, n := range numbers {
 		if n != uint64(i) {
-			return 0, &Damage{Segment: uint64(i), Batch: -1, What: "file is missing"}
+			return 0, damageAt(uint64(i), 0, "file is missing")
 		}
 	}
 	return uint64(len(numbers)), nil
 }
 
-// openSegment opens a segment and reads its header. A nil header says that nothing was ever written into the segment, or that the header was
-// being written: then all behind it is zero. A header that is damaged, or cannot stand in this place, is a [Damage].
+// openSegment opens a segment and reads its header. A nil header says that nothing was ever
+// written into the segment, or that the header was being written: then all behind it is zero. A
+// header that is damaged, or cannot stand in this place, is a [Damage].
 func openSegment(files Files, number uint64, mode Mode) (f File, h *segmentHeader, err error) {
 	f, err = files.Open(segmentName(number), mode)
 	if err != nil {
@@ -42,6 +43,7 @@ func openSegment(files Files, number uint64, mode Mode) (f File, h *segmentHeade
 	return f, h, nil
 }
 
+// readHeader reads the header of segment number from its file, as openSegment says.
 func readHeader(f File, number uint64) (*segmentHeader, error) {
 	size, err := f.Size()
 	if err != nil {
@@ -51,7 +53,7 @@ func readHeader(f File, number uint64) (*segmentHeader, error) {
 	if n, err := f.ReadAt(b, 0); err != nil && err != io.EOF || int64(n) < min(size, headerBytes) {
 		return nil, fmt.Errorf("audit: read header of segment %d: %w", number, err)
 	}
-	bad := func(what string) error { return &Damage{Segment: number, Batch: -1, What: what} }
+	bad := func(what string) error { return damageAt(number, 0, what) }
 	h, err := parseHeader(b)
 	switch {
 	case err != nil && size >= headerBytes && !blank(f, size):
@@ -68,7 +70,8 @@ func readHeader(f File, number uint64) (*segmentHeader, error) {
 	return h, nil
 }
 
-// blank reports whether nothing stands behind a segment's header. A file that cannot be read is not blank.
+// blank reports whether nothing stands behind a segment's header. A file that cannot be read is
+// not blank.
 func blank(f File, size int64) bool {
 	chunk := make([]byte, min(size, 1<<20))
 	for at := int64(headerBytes); at < size; at += int64(len(chunk)) {
@@ -80,28 +83,19 @@ func blank(f File, size int64) bool {
 	return true
 }
 
-// follows checks that a segment goes on where the one before it ended, with end as the tree there.
+// follows checks that a segment goes on where the one before it ended, with end as the tree
+// there.
 func (h *segmentHeader) follows(before *segmentHeader, w *walker) error {
-	bad := func(what string) error {
-		return &Damage{Segment: h.number, Batch: -1, First: w.next, Last: w.next, What: what}
-	}
+	bad := func(what string) error { return damageAt(h.number, w.next, what) }
 	switch {
 	case h.origin != before.origin:
 		return bad("segment is of another log")
 	case h.previous != before.tag:
 		return bad("segment does not follow the one before it")
 	case h.first() > w.next:
-		d := bad(fmt.Sprintf("segment begins with record %d: those before are missing", h.first())).(*Damage)
-		d.Last = h.first()
-		return d
-	case !sameTree(h, w):
+		return &Damage{Segment: h.number, Batch: -1, First: w.next, Last: h.first(), What: "records between this segment and the one before are missing"}
+	case !h.tree.Equal(&w.tree):
 		return bad("segment was begun over other records")
 	}
 	return nil
-}
-
-func sameTree(h *segmentHeader, w *walker) bool {
-	a, _ := h.tree.MarshalBinary()
-	b, _ := w.tree.MarshalBinary()
-	return bytes.Equal(a, b)
 }

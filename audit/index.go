@@ -34,6 +34,7 @@ func (x *index) lastTag(number uint64) tag {
 	return x.segs[number-1].tag
 }
 
+// len returns the number of segments in use.
 func (x *index) len() int {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -55,7 +56,8 @@ func (x *index) first(number uint64) Position {
 	return x.segs[number].first
 }
 
-// ends reports whether a segment that was read up to p has nothing more: the next one begins there.
+// ends reports whether a segment that was read up to p has nothing more: the next one begins
+// there.
 func (x *index) ends(number uint64, p Position) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()

@@ -11,8 +11,9 @@ import (
 	"github.com/keyrack/keyrack/internal/securemem"
 )
 
-// Kinds of the MAC keys' derivations: the first byte of the KDF's context under [seal.LabelAudit]. Start keys have the 32-byte nonce as
-// context, so no two kinds share an input.
+// Kinds of the MAC keys' derivations: the first byte of the KDF's context under
+// [seal.LabelAudit]. Start keys have the 32-byte nonce as context, so no two kinds share an
+// input.
 const (
 	deriveSegment = 1 // the next segment's key from this one's
 	deriveFirst   = 2 // a segment's first batch key from the segment's key
@@ -21,9 +22,10 @@ const (
 
 const keyBytes = 32
 
-// macChain is the forward-secure key of the batches' MACs. Each key is wiped once its successor is made, so a thief of the process's
-// memory can forge no batch written before. Segments have keys of their own in the chain, so that a reader need not walk all batches
-// since the start. A nil chain makes no MACs. Not safe for concurrent use; its owner frees it.
+// macChain is the forward-secure key of the batches' MACs. Each key is wiped once its successor
+// is made, so a thief of the process's memory can forge no batch written before. Segments have
+// keys of their own in the chain, so that a reader need not walk all batches since the start. A
+// nil chain makes no MACs. Not safe for concurrent use; its owner frees it.
 type macChain struct {
 	keys *securemem.Buffer // segment key ‖ batch key ‖ scratch
 	hmac [sha256.Size]byte
@@ -43,7 +45,8 @@ func newMACChain(start *securemem.Buffer) (*macChain, error) {
 	return &macChain{keys: keys}, nil
 }
 
-// startChain asks for the key that belongs to a nonce. A nil chain without an error means that there is none now.
+// startChain asks for the key that belongs to a nonce. A nil chain without an error means that
+// there is none now.
 func startChain(startKey func([32]byte) (*securemem.Buffer, error), nonce [32]byte) (*macChain, error) {
 	if startKey == nil {
 		return nil, nil
@@ -58,6 +61,7 @@ func startChain(startKey func([32]byte) (*securemem.Buffer, error), nonce [32]by
 	return newMACChain(key)
 }
 
+// segment and batch are the two keys, in place.
 func (c *macChain) segment() []byte { return c.keys.Bytes()[:keyBytes] }
 func (c *macChain) batch() []byte   { return c.keys.Bytes()[keyBytes : 2*keyBytes] }
 
@@ -72,7 +76,8 @@ func (c *macChain) derive(to, from []byte, kind byte, number uint64) {
 	securemem.Wipe(scratch)
 }
 
-// enter begins a segment: its first batch key replaces the last segment's, and the key of the next segment its own.
+// enter begins a segment: its first batch key replaces the last segment's, and the key of the
+// next segment its own.
 func (c *macChain) enter(number uint64) {
 	if c != nil {
 		c.derive(c.batch(), c.segment(), deriveFirst, number)
@@ -87,7 +92,8 @@ func (c *macChain) skip(number uint64) {
 	}
 }
 
-// mac returns HMAC-SHA-256 of what a batch's MAC covers, and steps on to the key of the next batch. number is the batch's.
+// mac returns HMAC-SHA-256 of what a batch's MAC covers, and steps on to the key of the next
+// batch. number is the batch's.
 func (c *macChain) mac(covered []byte, number uint64) [sha256.Size]byte {
 	securemem.Do(func() {
 		h := hmac.New(sha256.New, c.batch())
@@ -98,6 +104,7 @@ func (c *macChain) mac(covered []byte, number uint64) [sha256.Size]byte {
 	return c.hmac
 }
 
+// free wipes the keys.
 func (c *macChain) free() {
 	if c != nil {
 		c.keys.Free()

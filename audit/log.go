@@ -11,7 +11,8 @@ import (
 	"github.com/keyrack/keyrack/internal/tlog"
 )
 
-// Log is an open audit log. One process has it open at a time; all methods are safe for concurrent use. Make one with [Open].
+// Log is an open audit log. One process has it open at a time; all methods are safe for
+// concurrent use. Make one with [Open].
 type Log struct {
 	cfg    Config
 	origin [sha256.Size]byte
@@ -22,7 +23,8 @@ type Log struct {
 	trouble atomic.Pointer[condition] // what Err returns; nil is well
 	left    atomic.Int64              // room in the current segment
 
-	// mu guards the records that wait. It is held for the copy of a trail, never across a file operation, and taken last.
+	// mu guards the records that wait. It is held for the copy of a trail, never across a file
+	// operation, and taken last.
 	mu       sync.Mutex
 	unblock  sync.Cond // pending was taken, or the log ended
 	pending  queue
@@ -31,7 +33,8 @@ type Log struct {
 	stalled  bool     // accepted records have no place in the files: nothing more is accepted until they have
 	ended    bool     // dead or closed: who waits for room gives up
 
-	// commitMu is held for a whole commit and guards the fields of committer. Taken before mu, pub.mu and ahead.mu.
+	// commitMu is held for a whole commit and guards the fields of committer. Taken before mu,
+	// pub.mu and ahead.mu.
 	commitMu sync.Mutex
 	committer
 
@@ -53,9 +56,11 @@ type condition struct {
 	dead bool
 }
 
-// Open opens the log in cfg.Files, or begins one there. It finds the end, drops what an unfinished write left behind it, and begins a new
-// segment. A new log signs its first checkpoint, of no records, at once. Open refuses a log that is damaged, shorter than its own checkpoint or without one: errors
-// wrap [Damage], [ErrCheckpoint], [ErrInUse], [ErrFull] or those of Files, Signer and StartKey.
+// Open opens the log in cfg.Files, or begins one there. It finds the end, drops what an
+// unfinished write left behind it, and begins a new segment. A new log signs its first
+// checkpoint, of no records, at once. Open refuses a log that is damaged, shorter than its own
+// checkpoint or without one: errors wrap [Damage], [ErrCheckpoint], [ErrInUse], [ErrFull] or
+// those of Files, Signer and StartKey.
 func Open(cfg Config) (*Log, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.check(); err != nil {
@@ -88,7 +93,7 @@ func (l *Log) start() error {
 	if err := l.recover(); err != nil {
 		return err
 	}
-	if err := l.Rekey(context.Background()); err != nil {
+	if err := l.Rekey(); err != nil {
 		return err
 	}
 	if l.notes.newest() == nil { // before the first record, so that records without a checkpoint are found out
@@ -108,11 +113,14 @@ func (l *Log) start() error {
 	return nil
 }
 
-// Append takes the trail's records into the log, in order and with none of another trail between them, and resets the trail. They are durable
-// once the position returned is reached. It blocks only while more than 8 MiB wait for the disk. With alone set, and nothing else under way, the
-// records are durable on return: who has nothing more to do meanwhile saves two changes of goroutine.
+// Append takes the trail's records into the log, in order and with none of another trail
+// between them, and resets the trail. They are durable once the position returned is reached.
+// It blocks only while more than 8 MiB wait for the disk. With alone set, and nothing else
+// under way, the records are durable on return: who has nothing more to do meanwhile saves two
+// changes of goroutine.
 //
-// On an error no record was taken and the trail is as it was: [ErrTooLarge], [ErrFull], [ErrClosed] or one that wraps [ErrDead].
+// On an error no record was taken and the trail is as it was: [ErrTooLarge], [ErrFull],
+// [ErrClosed] or one that wraps [ErrDead].
 func (l *Log) Append(t *Trail, alone bool) (Position, error) {
 	if t.most > l.mostRecord() {
 		return 0, ErrTooLarge
@@ -132,7 +140,8 @@ func (l *Log) Append(t *Trail, alone bool) (Position, error) {
 	l.mu.Unlock()
 	t.Reset()
 
-	// Whoever puts the first record into an empty queue sees to its commit; the others ride along.
+	// Whoever puts the first record into an empty queue sees to its commit; the others ride
+	// along.
 	if first && !((alone || l.cfg.inline) && l.commitInline()) {
 		signal(l.wake)
 	}
@@ -152,11 +161,13 @@ func (l *Log) refusal() error {
 	return nil
 }
 
+// mostRecord returns the longest record that fits into an empty segment and a batch.
 func (l *Log) mostRecord() int {
 	return min(MaxRecord, capacity(l.cfg.SegmentBytes-headerBytes)-frameBytes)
 }
 
-// commitInline commits on the caller's goroutine unless a commit is under way. If it does not succeed, who waits for the records learns why.
+// commitInline commits on the caller's goroutine unless a commit is under way. If it does not
+// succeed, who waits for the records learns why.
 func (l *Log) commitInline() bool {
 	if !l.commitMu.TryLock() {
 		return false
@@ -169,8 +180,9 @@ func (l *Log) commitInline() bool {
 // Durable returns how many records are durable. It is one atomic load.
 func (l *Log) Durable() Position { return Position(l.durable.Load()) }
 
-// Wait returns nil once p is durable. It returns the context's error, or one that wraps [ErrDead] or is [ErrClosed] if p cannot be reached any more:
-// then the records must count as never made. It does not allocate where p is durable already.
+// Wait returns nil once p is durable. It returns the context's error, or one that wraps
+// [ErrDead] or is [ErrClosed] if p cannot be reached any more: then the records must count as
+// never made. It does not allocate where p is durable already.
 func (l *Log) Wait(ctx context.Context, p Position) error {
 	for l.Durable() < p {
 		next, err := l.pub.wait(p)
@@ -186,8 +198,9 @@ func (l *Log) Wait(ctx context.Context, p Position) error {
 	return nil
 }
 
-// Err returns nil while records can be kept, and otherwise an error that wraps [ErrDead] or [ErrFull]: nothing should then be begun that leaves
-// a record. The record of the refusal itself is still accepted while the reserve lasts. It is one atomic load.
+// Err returns nil while records can be kept, and otherwise an error that wraps [ErrDead] or
+// [ErrFull]: nothing should then be begun that leaves a record. The record of the refusal
+// itself is still accepted while the reserve lasts. It is one atomic load.
 func (l *Log) Err() error {
 	if c := l.trouble.Load(); c != nil {
 		return c.err
@@ -222,6 +235,7 @@ func (l *Log) end(err error) {
 	l.ahead.end(err)
 }
 
+// changed tells OnChange.
 func (l *Log) changed() {
 	if l.cfg.OnChange != nil {
 		l.cfg.OnChange(l.State())
@@ -246,11 +260,13 @@ func (l *Log) State() State {
 	return s
 }
 
-// Checkpoint returns the newest checkpoint, a signed note that is on disk. The caller must not change it.
+// Checkpoint returns the newest checkpoint, a signed note that is on disk. The caller must not
+// change it.
 func (l *Log) Checkpoint() []byte { return l.notes.newest() }
 
-// Close makes durable what was accepted, signs a last checkpoint and closes the files. The context bounds the wait for the signing key; the log is closed
-// whatever the error. A second call returns [ErrClosed].
+// Close makes durable what was accepted, signs a last checkpoint and closes the files. The
+// context bounds the wait for the signing key; the log is closed whatever the error. A second
+// call returns [ErrClosed].
 func (l *Log) Close(ctx context.Context) error {
 	l.mu.Lock()
 	again := l.closed
@@ -271,6 +287,7 @@ func (l *Log) Close(ctx context.Context) error {
 	return errors.Join(err, l.release(), l.unlock())
 }
 
+// lastCommit commits what was accepted before Close.
 func (l *Log) lastCommit() error {
 	l.commitMu.Lock()
 	defer l.commitMu.Unlock()

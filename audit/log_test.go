@@ -12,7 +12,8 @@ import (
 	"github.com/keyrack/keyrack/internal/securemem"
 )
 
-// TestStory is the life of a log: begun, filled over several segments, closed, opened again, and proven whole each time.
+// TestStory is the life of a log: begun, filled over several segments, closed, opened again,
+// and proven whole each time.
 func TestStory(t *testing.T) {
 	t.Parallel()
 	for name, files := range map[string]audit.Files{"memory": newDisk(), "disk": audit.Dir(t.TempDir())} {
@@ -84,7 +85,8 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// TestKeys starts locked, unlocks, fails to unlock, and locks: each batch says how it was written, and what has a MAC checks.
+// TestKeys starts locked, unlocks, fails to unlock, and locks: each batch says how it was
+// written, and what has a MAC checks.
 func TestKeys(t *testing.T) {
 	t.Parallel()
 	d := newDisk()
@@ -105,17 +107,17 @@ func TestKeys(t *testing.T) {
 		t.Error("keyed while locked")
 	}
 	refusal = nil
-	if err := l.Rekey(t.Context()); err != nil || !l.State().Keyed {
+	if err := l.Rekey(); err != nil || !l.State().Keyed {
 		t.Fatalf("rekey: %v, %+v", err, l.State())
 	}
 	mustAdd(t, l, 5, 12)
 	refusal = errDisk
-	if err := l.Rekey(t.Context()); !errors.Is(err, errDisk) || !l.State().Keyed {
+	if err := l.Rekey(); !errors.Is(err, errDisk) || !l.State().Keyed {
 		t.Errorf("rekey with a broken token: %v, %+v", err, l.State())
 	}
 	mustAdd(t, l, 12, 15)
 	refusal = audit.ErrLocked
-	if err := errors.Join(l.Rekey(t.Context()), l.Rekey(t.Context())); err != nil || l.State().Keyed {
+	if err := errors.Join(l.Rekey(), l.Rekey()); err != nil || l.State().Keyed {
 		t.Errorf("lock: %v, %+v", err, l.State())
 	}
 	mustAdd(t, l, 15, 20)
@@ -198,7 +200,8 @@ func TestEmptyTrail(t *testing.T) {
 	}
 }
 
-// TestBackpressure holds the disk: Append blocks once more than 8 MiB wait, and goes on when they were taken.
+// TestBackpressure holds the disk: Append blocks once more than 8 MiB wait, and goes on when
+// they were taken.
 func TestBackpressure(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -242,7 +245,8 @@ func TestBackpressure(t *testing.T) {
 	})
 }
 
-// TestSegmentSizeChanges opens the same log with larger and smaller segments: files made ahead in the old size are not used.
+// TestSegmentSizeChanges opens the same log with larger and smaller segments: files made ahead
+// in the old size are not used.
 func TestSegmentSizeChanges(t *testing.T) {
 	t.Parallel()
 	d := newDisk()

@@ -6,7 +6,8 @@ import (
 	"github.com/keyrack/keyrack/internal/securemem"
 )
 
-// macCheck checks the MACs of batches in order, for who can get at the start keys: the appliance itself.
+// macCheck checks the MACs of batches in order, for who can get at the start keys: the
+// appliance itself.
 type macCheck struct {
 	startKey func([32]byte) (*securemem.Buffer, error) // nil: nothing is checked
 	nonce    func(segment uint64) ([32]byte, error)    // of a segment's header
@@ -34,6 +35,7 @@ func (m *macCheck) enter(h *segmentHeader) error {
 	return nil
 }
 
+// begin asks for the start key of a segment's nonce.
 func (m *macCheck) begin(from uint64) error {
 	m.free()
 	nonce, err := m.nonce(from)
@@ -45,7 +47,8 @@ func (m *macCheck) begin(from uint64) error {
 	return err
 }
 
-// check reports whether there was a MAC and a key to check it with, and whether the batch passes.
+// check reports whether there was a MAC and a key to check it with, and whether the batch
+// passes.
 func (m *macCheck) check(b *batchHeader) (checked, ok bool) {
 	if m.chain == nil || b.locked {
 		return false, true
@@ -56,6 +59,7 @@ func (m *macCheck) check(b *batchHeader) (checked, ok bool) {
 	return true, hmac.Equal(want[:], b.mac[:])
 }
 
+// free wipes the keys; the check may go on with another segment.
 func (m *macCheck) free() {
 	m.chain.free()
 	m.chain = nil

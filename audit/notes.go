@@ -39,13 +39,14 @@ func (c *checkpoints) state() (CheckpointState, error) {
 	return c.last, c.err
 }
 
-// set takes a checkpoint that is stored, and fail an attempt's outcome; that one reports whether attempts begin or cease to fail.
+// set takes a checkpoint that is stored.
 func (c *checkpoints) set(note []byte, s CheckpointState) {
 	c.mu.Lock()
 	c.note, c.last = note, s
 	c.mu.Unlock()
 }
 
+// fail takes an attempt's outcome, and reports whether attempts begin or cease to fail.
 func (c *checkpoints) fail(err error) (changed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -54,7 +55,8 @@ func (c *checkpoints) fail(err error) (changed bool) {
 	return changed
 }
 
-// runCheckpoints signs checkpoints while there are new records, with the configured time between them.
+// runCheckpoints signs checkpoints while there are new records, with the configured time
+// between them.
 func (l *Log) runCheckpoints(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -83,9 +85,10 @@ func (l *Log) runCheckpoints(ctx context.Context) {
 	}
 }
 
-// checkpoint signs what is durable now, if that is more than the last checkpoint covers, and stores the note. It covers synced records only: in either durability
-// a power cut leaves at least these, and a log must never sign two checkpoints that contradict each other (C2SP tlog-checkpoint). One
-// goroutine at a time may call it.
+// checkpoint signs what is durable now, if that is more than the last checkpoint covers, and
+// stores the note. It covers synced records only: in either durability a power cut leaves at
+// least these, and a log must never sign two checkpoints that contradict each other (C2SP
+// tlog-checkpoint). One goroutine at a time may call it.
 func (l *Log) checkpoint(ctx context.Context) error {
 	t := l.pub.now()
 	defer t.file.release()
@@ -109,6 +112,7 @@ func (l *Log) checkpoint(ctx context.Context) error {
 	return nil
 }
 
+// sign asks the key for a signature of the tip. tlog checks it before anyone sees it.
 func (l *Log) sign(ctx context.Context, t tip) ([]byte, error) {
 	signer, err := tlog.NewP256Signer(l.cfg.Origin, l.cfg.Signer.Public, func(digest []byte) ([]byte, error) {
 		return l.cfg.Signer.SignDigest(ctx, digest)
@@ -119,7 +123,8 @@ func (l *Log) sign(ctx context.Context, t tip) ([]byte, error) {
 	return tlog.Checkpoint{Origin: l.cfg.Origin, Size: uint64(t.size), Root: t.root}.Sign(signer)
 }
 
-// store replaces the checkpoint file: after a crash the old or the new one is there, whole. Only want of space for the new file leaves the log alive.
+// store replaces the checkpoint file: after a crash the old or the new one is there, whole.
+// Only want of space for the new file leaves the log alive.
 func (l *Log) store(note []byte) error {
 	files := l.cfg.Files
 	if err := removeFile(files, checkpointNew); err != nil {

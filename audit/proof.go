@@ -6,23 +6,27 @@ import (
 	"github.com/keyrack/keyrack/internal/tlog"
 )
 
-// Consistency proves that the tree of the first older records is a prefix of that of the first newer ones; newer must be durable. The hashes are
-// those of RFC 6962 §2.1.2, for [tlog.VerifyConsistency]. Proofs are made one at a time, in bounded memory; one reads a few segments where no
-// proof lately touched the same records. Errors are the context's, those of Files, or wrap [tlog.ErrRange] or [ErrDamaged].
+// Consistency proves that the tree of the first older records is a prefix of that of the first
+// newer ones; newer must be durable. The hashes are those of RFC 6962 §2.1.2, for
+// [tlog.VerifyConsistency]. Proofs are made one at a time, in bounded memory; one reads a few
+// segments where no proof lately touched the same records. Errors are the context's, those of
+// Files, or wrap [tlog.ErrRange] or [ErrDamaged].
 func (l *Log) Consistency(ctx context.Context, older, newer Position) ([]tlog.Hash, error) {
 	return l.prove(ctx, newer, func(node tlog.NodeFunc) ([]tlog.Hash, error) {
 		return tlog.ProveConsistency(uint64(older), uint64(newer), node)
 	})
 }
 
-// Inclusion proves that the record numbered index, from 0, is among the first size ones, which must be durable. The hashes are those of RFC 6962
-// §2.1.1, for [tlog.VerifyInclusion]. Otherwise it is as [Log.Consistency].
+// Inclusion proves that the record numbered index, from 0, is among the first size ones, which
+// must be durable. The hashes are those of RFC 6962 §2.1.1, for [tlog.VerifyInclusion].
+// Otherwise it is as [Log.Consistency].
 func (l *Log) Inclusion(ctx context.Context, index, size Position) ([]tlog.Hash, error) {
 	return l.prove(ctx, size, func(node tlog.NodeFunc) ([]tlog.Hash, error) {
 		return tlog.ProveInclusion(uint64(index), uint64(size), node)
 	})
 }
 
+// prove makes one proof when its turn comes.
 func (l *Log) prove(ctx context.Context, size Position, f func(tlog.NodeFunc) ([]tlog.Hash, error)) ([]tlog.Hash, error) {
 	if size > l.Durable() {
 		return nil, tlog.ErrRange
@@ -44,6 +48,12 @@ const (
 	keepTiles = 16 // segments whose tiles stay in memory: at the usual sizes below 1 MB in all
 )
 
+// Where the hashes of a proof come from. A node that is the left child of its parent stands in
+// the header of each segment that begins in the range of its sibling: that costs one read of 4
+// KiB, however many records are below it. A right child is taken apart, until its parts are
+// smaller than a segment; these come from tiles, which are made by reading the segment once and
+// kept.
+
 // proofs is what was learned while making proofs. Only the proof whose turn it is touches it.
 type proofs struct {
 	turn chan struct{} // capacity one: held by the proof under way
@@ -58,12 +68,14 @@ type tiles struct {
 	resume  mark // of the record behind the last tile
 }
 
+// tile is one of them.
 type tile struct {
 	root  tlog.Hash
 	begin mark // batch of its first record
 }
 
-// of returns the tiles of a segment, known so far or not, and forgets those that were used least lately.
+// of returns the tiles of a segment, known so far or not, and forgets those that were used
+// least lately.
 func (p *proofs) of(segment uint64, first Position) *tiles {
 	for i, t := range p.kept {
 		if t.segment == segment {
@@ -77,8 +89,7 @@ func (p *proofs) of(segment uint64, first Position) *tiles {
 	return t
 }
 
-// source finds the nodes of one proof. What lies left in its parent stands in the header of some segment that begins within its sibling; the rest is
-// put together from tiles.
+// source finds the nodes of one proof.
 type source struct {
 	log    *Log
 	ctx    context.Context
@@ -108,8 +119,9 @@ func (s *source) node(level int, i uint64) (tlog.Hash, error) {
 	return tlog.NodeHash(left, right), err
 }
 
-// header looks for a segment in whose header the node stands: i is even, and the segment begins in the range of its sibling. A segment without
-// durable records may yet be begun anew, and does not count.
+// header looks for a segment in whose header the node stands: i is even, and the segment begins
+// in the range of its sibling. A segment without durable records may yet be begun anew, and
+// does not count.
 func (s *source) header(level int, i uint64) (h tlog.Hash, ok bool, err error) {
 	end := Position(i+1) << level
 	number, first, ok := s.log.index.from(end)
@@ -122,7 +134,7 @@ func (s *source) header(level int, i uint64) (h tlog.Hash, ok bool, err error) {
 	}
 	f.Close()
 	if header == nil {
-		return h, false, &Damage{Segment: number, Batch: -1, What: "header is damaged"}
+		return h, false, damageAt(number, first, "header is damaged")
 	}
 	h, ok = header.tree.Subtree(level)
 	return h, ok, nil
@@ -137,7 +149,8 @@ func (s *source) tile(i uint64) (tlog.Hash, error) {
 	return t.tiles[i-t.first].root, nil
 }
 
-// tilesWith returns the tiles of the segment in which a tile begins, with that one if it is whole.
+// tilesWith returns the tiles of the segment in which a tile begins, with that one if it is
+// whole.
 func (s *source) tilesWith(i uint64) (*tiles, error) {
 	segment := s.log.index.find(Position(i * tileSize))
 	t := s.log.proof.of(segment, s.log.index.first(segment))
@@ -164,7 +177,8 @@ func (s *source) extend(t *tiles, next Position) error {
 	return nil
 }
 
-// read puts the leaves of n records from p on into s.leaves, and returns the batch of the first.
+// read puts the leaves of n records from p on into s.leaves, and returns the batch of the
+// first.
 func (s *source) read(from mark, p Position, n int) (begin mark, err error) {
 	if err := s.ctx.Err(); err != nil {
 		return begin, err
@@ -203,6 +217,7 @@ func (s *source) within(level int, i uint64) (h tlog.Hash, err error) {
 	return tree.Root(), nil
 }
 
+// readTile reads the leaves of a tile as far as the proof may look.
 func (s *source) readTile(number uint64) error {
 	t, err := s.tilesWith(number)
 	if err != nil {

@@ -22,7 +22,8 @@ type published struct {
 	err  error         // set once the tip can move no more
 }
 
-// wait returns a channel that is closed when the tip moves, nil if want is reached already, or the reason why it never will be.
+// wait returns a channel that is closed when the tip moves, nil if want is reached already, or
+// the reason why it never will be.
 func (p *published) wait(want Position) (<-chan struct{}, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -37,7 +38,8 @@ func (p *published) wait(want Position) (<-chan struct{}, error) {
 	return p.more, nil
 }
 
-// set moves the tip and wakes all who wait: one channel closed, however many they are. It reports false, and does nothing, after the end.
+// set moves the tip and wakes all who wait: one channel closed, however many they are. It
+// reports false, and does nothing, after the end.
 func (p *published) set(t tip, durable *atomic.Uint64) bool {
 	p.mu.Lock()
 	if p.err != nil {

@@ -14,17 +14,20 @@ type queue struct {
 	leaf   int         // leaves, that were taken off the front
 }
 
+// add copies a trail's records to the end.
 func (q *queue) add(t *Trail) {
 	q.frames = append(q.frames, t.frames...)
 	q.leaves = append(q.leaves, t.leaves...)
 }
 
+// empty reports whether all were taken.
 func (q *queue) empty() bool { return q.leaf == len(q.leaves) }
 
 // reset forgets all and keeps the memory.
 func (q *queue) reset() { q.frames, q.leaves, q.frame, q.leaf = q.frames[:0], q.leaves[:0], 0, 0 }
 
-// next takes as many records off the front as fit into limit bytes.
+// next takes as many records off the front as fit into limit bytes; perhaps none. They are
+// valid until reset.
 func (q *queue) next(limit int) (frames []byte, leaves []tlog.Hash) {
 	frames, leaves = q.frames[q.frame:], q.leaves[q.leaf:]
 	if len(frames) > limit {
@@ -36,6 +39,7 @@ func (q *queue) next(limit int) (frames []byte, leaves []tlog.Hash) {
 	return frames, leaves
 }
 
+// fit returns how many bytes and records of frames, which are longer than limit, fit into it.
 func fit(frames []byte, limit int) (n, records int) {
 	for {
 		end := n + frameBytes + int(binary.BigEndian.Uint32(frames[n:]))

@@ -9,8 +9,9 @@ import (
 	"github.com/keyrack/keyrack/internal/cbor"
 )
 
-// Record is what the log keeps of one call, or of several refused ones. Zero members are left out of the encoding. No member may hold a
-// secret: what a request or a reply shows is chosen by the operation's field table.
+// Record is what the log keeps of one call, or of several refused ones. Zero members are left
+// out of the encoding. No member may hold a secret: what a request or a reply shows is chosen
+// by the operation's field table.
 type Record struct {
 	Event      [16]byte // 1: random id of the record
 	Time       int64    // 2: µs since 1970, UTC
@@ -35,9 +36,10 @@ var ErrRecord = errors.New("audit: not a record")
 // recordMembers is the number of the last member; each is one byte as a map key.
 const recordMembers = 15
 
-// AppendRecord appends the record's encoding: a CBOR map of the members above by number, deterministic (RFC 8949 §4.2.1). Text that is not
-// UTF-8 is made so. Request and Response are taken as they are: [ParseRecord] refuses the record if they are not what Record asks for.
-// It does not allocate while dst has room.
+// AppendRecord appends the record's encoding: a CBOR map of the members above by number,
+// deterministic (RFC 8949 §4.2.1). Text that is not UTF-8 is made so. Request and Response are
+// taken as they are: [ParseRecord] refuses the record if they are not what Record asks for. It
+// does not allocate while dst has room.
 func AppendRecord(dst []byte, r *Record) []byte {
 	at := len(dst)
 	dst = cbor.AppendMap(dst, 0) // at most 15 members: the head is one byte, raised below
@@ -79,6 +81,8 @@ func (r *Record) members() (n byte) {
 	return n
 }
 
+// appendUint, appendText and appendRaw append one member unless it is zero. A number below 24
+// is its own CBOR encoding, so a member's number is one byte.
 func appendUint(dst []byte, member byte, n uint64) []byte {
 	if n == 0 {
 		return dst
@@ -103,8 +107,9 @@ func appendRaw(dst []byte, member byte, b []byte) []byte {
 	return append(append(dst, member), b...)
 }
 
-// ParseRecord reads what [AppendRecord] writes, and only that: it accepts exactly the bytes that the record returned encodes to. Request and
-// Response alias b, the rest is copied. Its errors wrap [ErrRecord] and show nothing of b.
+// ParseRecord reads what [AppendRecord] writes, and only that: it accepts exactly the bytes
+// that the record returned encodes to. Request and Response alias b, the rest is copied. Its
+// errors wrap [ErrRecord] and show nothing of b.
 func ParseRecord(b []byte) (Record, error) {
 	var rec Record
 	r := cbor.NewReader(b)
@@ -121,6 +126,7 @@ func ParseRecord(b []byte) (Record, error) {
 	return rec, nil
 }
 
+// readMembers reads the n members of the map.
 func (r *Record) readMembers(c *cbor.Reader, n int) error {
 	var next uint64
 	for range n {
@@ -142,7 +148,8 @@ func (r *Record) readMembers(c *cbor.Reader, n int) error {
 	return nil
 }
 
-// readMember reads one member and reports whether it is zero, which is written by leaving it out.
+// readMember reads one member and reports whether it is zero, which is written by leaving it
+// out.
 func (r *Record) readMember(c *cbor.Reader, member uint64) (zero bool, err error) {
 	switch member {
 	case 1:
@@ -178,6 +185,7 @@ func (r *Record) readMember(c *cbor.Reader, member uint64) (zero bool, err error
 	return readUint(c, &r.Count)
 }
 
+// readUint, readText and readFixed read one member's value and report whether it is zero.
 func readUint[T uint16 | uint32 | uint64](c *cbor.Reader, to *T) (zero bool, err error) {
 	n, err := c.Uint()
 	*to = T(n)
@@ -207,7 +215,8 @@ func readFixed(c *cbor.Reader, to []byte) (zero bool, err error) {
 	return true, err
 }
 
-// readMap reads a member of shown members: a map with ascending unsigned keys, whose values are any deterministic CBOR.
+// readMap reads a member of shown members: a map with ascending unsigned keys, whose values are
+// any deterministic CBOR.
 func readMap(c *cbor.Reader, to *[]byte) (zero bool, err error) {
 	at := *c
 	b, err := c.Raw()

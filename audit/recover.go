@@ -7,6 +7,19 @@ import (
 	"github.com/keyrack/keyrack/internal/tlog"
 )
 
+// What a start may find behind the newest checkpoint, and what it makes of it:
+//
+//	a batch that is not whole, nothing behind it    a write that never ended; nobody was told
+//	                                                of it: erased
+//	the same, and a whole batch header behind it    damage: with durability "synced" no batch is
+//	                                                written before the one before it is synced
+//	a wrong MAC                                     forgery
+//	the log ends before the checkpoint does         refused: a checkpoint covers synced records
+//	a header that does not parse, zeros behind it   a segment that was being begun: unused
+//	the same, and anything behind it                damage: headers are synced first
+//
+// Segments before that of the checkpoint are not read, but for their headers: that is Verify's.
+
 // recovery reads a log from its newest checkpoint to its end.
 type recovery struct {
 	*Log
@@ -14,13 +27,14 @@ type recovery struct {
 	headers []*segmentHeader // of the segments in use
 	covered tlog.Checkpoint  // the newest checkpoint; zero if there is none
 	macs    macCheck
-	roots   map[uint64]tlog.Hash
-	before  *segmentHeader // the segment last walked, and
-	end     *walker        // its end
+	roots   map[uint64]tlog.Hash // of the tree at the checkpoint's size, once that is passed
+	before  *segmentHeader       // the segment last walked, and
+	end     *walker              // its end
 }
 
-// recover finds the end of the log and makes the files fit to go on: what an unfinished write left is erased, what no checkpoint covers is written
-// once more and synced, files that hold nothing become spare.
+// recover finds the end of the log and makes the files fit to go on: what an unfinished write
+// left is erased, what no checkpoint covers is written once more and synced, files that hold
+// nothing become spare.
 func (l *Log) recover() error {
 	note, err := readNote(l.cfg.Files)
 	if err != nil {
@@ -49,9 +63,11 @@ func (l *Log) recover() error {
 	return r.spares()
 }
 
+// nonce is where macs finds the nonces of start keys.
 func (r *recovery) nonce(number uint64) ([32]byte, error) { return r.headers[number].nonce, nil }
 
-// readHeaders reads the headers of all segments in use, and checks that those behind them are not.
+// readHeaders reads the headers of all segments in use, and checks that those behind them are
+// not.
 func (r *recovery) readHeaders() error {
 	for n := range r.files {
 		f, h, err := openSegment(r.cfg.Files, n, ReadOnly)
@@ -71,16 +87,13 @@ func (r *recovery) readHeaders() error {
 	return nil
 }
 
-// place checks that a segment can stand where it does.
+// place checks that a segment can stand where it does. Its tag was checked with its header, and
+// chains it to the one before.
 func (r *recovery) place(h *segmentHeader) error {
-	bad := func(what string) error {
-		return &Damage{Segment: h.number, Batch: -1, First: h.first(), Last: h.first(), What: what}
-	}
+	bad := func(what string) error { return damageAt(h.number, h.first(), what) }
 	switch n := uint64(len(r.headers)); {
 	case h.number != n:
-		d := bad("header is damaged").(*Damage)
-		d.Segment = n
-		return d
+		return damageAt(n, h.first(), "header is damaged")
 	case h.origin != r.origin:
 		return bad("segment is of another log")
 	case h.previous != r.index.lastTag(n):
@@ -113,8 +126,13 @@ func (r *recovery) reached(end Position) error {
 	return nil
 }
 
+// walkSegment reads one segment, and repairs it if it is the last.
 func (r *recovery) walkSegment(n uint64) error {
-	f, h, err := openSegment(r.cfg.Files, n, ReadWrite)
+	last, mode := n+1 == uint64(len(r.headers)), ReadOnly
+	if last {
+		mode = ReadWrite
+	}
+	f, h, err := openSegment(r.cfg.Files, n, mode)
 	if err != nil {
 		return err
 	}
@@ -130,14 +148,15 @@ func (r *recovery) walkSegment(n uint64) error {
 	}
 	tailAt, err := r.walkBatches(w)
 	if err == nil {
-		err = r.finish(w, n+1 == uint64(len(r.headers)), tailAt)
+		err = r.finish(w, last, tailAt)
 	}
 	r.before, r.end = h, w
 	return err
 }
 
-// walkBatches reads a segment's batches and returns where the first stands that the checkpoint does not cover. A batch that is not whole ends the
-// walk like none: whether it is damaged, the caller judges.
+// walkBatches reads a segment's batches and returns where the first stands that the checkpoint
+// does not cover. A batch that is not whole ends the walk like none: whether it is damaged, the
+// caller judges.
 func (r *recovery) walkBatches(w *walker) (tailAt int64, err error) {
 	for {
 		b, found, err := w.step()
@@ -157,7 +176,7 @@ func (r *recovery) walkBatches(w *walker) (tailAt int64, err error) {
 func (r *recovery) count(w *walker, b *batch, tailAt *int64) error {
 	checked, ok := r.macs.check(&b.batchHeader)
 	if !ok {
-		return &Damage{Segment: w.header.number, Batch: int64(b.number), First: b.first, Last: b.end(), What: "MAC of the batch is wrong"}
+		return b.damage(w.header, b.first, b.end(), "MAC of the batch is wrong")
 	}
 	if uint64(b.end()) <= r.covered.Size {
 		return nil
@@ -172,15 +191,17 @@ func (r *recovery) count(w *walker, b *batch, tailAt *int64) error {
 	return nil
 }
 
-// finish looks at what stands behind a segment's last whole batch, and repairs the last segment.
+// finish looks at what stands behind a segment's last whole batch, and repairs the last
+// segment.
 func (r *recovery) finish(w *walker, last bool, tailAt int64) error {
 	t, err := w.tail()
 	if err != nil {
 		return err
 	}
-	written := w.header.mode&modeWritten != 0
+	lost := t.later != 0 && w.header.mode&modeWritten == 0
+	covered := w.broken != nil && uint64(w.next) < r.covered.Size
 	switch {
-	case !last && !t.clean(), t.later != 0 && !written, uint64(w.next) < r.covered.Size && w.broken != nil:
+	case !last && !t.clean(), lost, covered:
 		if w.broken != nil {
 			return w.broken
 		}
@@ -198,7 +219,8 @@ func (r *recovery) finish(w *walker, last bool, tailAt int64) error {
 	return nil
 }
 
-// compare holds the log against its checkpoint.
+// compare holds the log against its checkpoint, before anything is changed on disk. A log's
+// first checkpoint is older than its first record, so one without any has lost it.
 func (r *recovery) compare(w *walker) error {
 	if err := r.reached(w.next); err != nil {
 		return err
@@ -212,8 +234,9 @@ func (r *recovery) compare(w *walker) error {
 	return nil
 }
 
-// repair erases the remains of an unfinished write. What no checkpoint covers it writes once more, the same bytes in the same place: a kernel that
-// could not write a page may hold it as written since, and the next sync would say nothing.
+// repair erases the remains of an unfinished write. What no checkpoint covers it writes once
+// more, the same bytes in the same place: a kernel that could not write a page may hold it as
+// written since, and the next sync would say nothing.
 func repair(w *walker, t tail, tailAt int64) error {
 	if err := eraseRange(w.file, t.from, t.to); err != nil {
 		return err
@@ -226,6 +249,7 @@ func repair(w *walker, t tail, tailAt int64) error {
 	return w.file.Sync()
 }
 
+// rewrite writes a range of a file as it reads.
 func rewrite(f File, from, to int64) error {
 	chunk := make([]byte, min(to-from, maxBatch))
 	for from < to {
@@ -241,7 +265,8 @@ func rewrite(f File, from, to int64) error {
 	return nil
 }
 
-// adopt makes the end that was found the log's own.
+// adopt makes the end that was found the log's own. A segment that was begun and never written
+// to is begun anew: it counts as a file that holds nothing.
 func (r *recovery) adopt() {
 	l := r.Log
 	if r.end != nil {
@@ -252,12 +277,13 @@ func (r *recovery) adopt() {
 	l.pub.tip = tip{size: l.accepted, root: l.tree.Root()}
 	l.ahead.size = l.cfg.SegmentBytes - headerBytes
 	l.ahead.next = uint64(len(r.headers))
-	if r.end != nil && r.end.number == 0 { // begun and never written to: begun anew
+	if r.end != nil && r.end.number == 0 {
 		l.ahead.next--
 	}
 }
 
-// spares keeps the files that hold nothing, and removes those of another size: the last first, and durably one by one, so that no gap can be left.
+// spares keeps the files that hold nothing, and removes those of another size: the last first,
+// and durably one by one, so that no gap can be left.
 func (r *recovery) spares() error {
 	kept := true
 	var remove []uint64
@@ -283,6 +309,8 @@ func (r *recovery) spares() error {
 	return nil
 }
 
+// keep makes a file spare if it has the right size; false if not. The process that made it may
+// have died before its name was durable.
 func (r *recovery) keep(n uint64) (bool, error) {
 	f, err := r.cfg.Files.Open(segmentName(n), ReadWrite)
 	if err != nil {

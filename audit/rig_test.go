@@ -135,7 +135,8 @@ func read(l *audit.Log) (records [][]byte, err error) {
 	return records, err
 }
 
-// wantRecords checks that the log holds the tests' records from 0 on, in order, at least least of them.
+// wantRecords checks that the log holds the tests' records from 0 on, in order, at least least
+// of them.
 func wantRecords(l *audit.Log, least int) error {
 	records, err := read(l)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"strconv"
 	"strings"
 
@@ -29,8 +30,9 @@ const (
 	nameDigit = 16
 )
 
-// tag names a segment: SHA-256 of its header, which holds a fresh nonce. Each batch bears it, so that no bytes of another segment, or of what
-// was in the file before, can pass for a batch of this one.
+// tag names a segment: SHA-256 of its header, which holds a fresh nonce. Each batch bears it,
+// so that no bytes of another segment, or of what was in the file before, can pass for a batch
+// of this one.
 type tag [sha256.Size]byte
 
 // Bits of a segment's mode.
@@ -52,6 +54,7 @@ type segmentHeader struct {
 	tag      tag           // computed by seal, checked by parse
 }
 
+// first returns the position before the segment's first record.
 func (h *segmentHeader) first() Position { return Position(h.tree.Size()) }
 
 // encode returns the header as it stands in the file, and sets tag.
@@ -74,7 +77,8 @@ func (h *segmentHeader) encode() []byte {
 // errHeader is wrapped by parseHeader.
 var errHeader = errors.New("segment header is damaged")
 
-// parseHeader reads what encode wrote, and only that.
+// parseHeader reads what encode wrote, and only that: it encodes what it read and compares, so
+// that no byte of a header is free.
 func parseHeader(b []byte) (*segmentHeader, error) {
 	h := new(segmentHeader)
 	h.tag = sha256.Sum256(b[:tagAt])
@@ -89,7 +93,7 @@ func parseHeader(b []byte) (*segmentHeader, error) {
 	h.mode = b[120]
 	h.keyFrom = binary.BigEndian.Uint64(b[128:])
 	leaves := binary.BigEndian.Uint64(b[treeAt:])
-	end := treeAt + 8 + onesCount(leaves)*sha256.Size
+	end := treeAt + 8 + bits.OnesCount64(leaves)*sha256.Size
 	if err := h.tree.UnmarshalBinary(b[treeAt:end]); err != nil {
 		return nil, err
 	}
@@ -111,17 +115,21 @@ type batchHeader struct {
 	mac    [32]byte
 }
 
+// end returns the position behind the batch's last record.
 func (b *batchHeader) end() Position { return b.first + Position(b.count) }
 
 // span is how many bytes of the file the batch takes.
 func (b *batchHeader) span() int64 { return span(int(b.length)) }
 
+// span returns how many bytes of the file a batch takes that has that many bytes of records.
 func span(records int) int64 { return (batchBytes + int64(records) + sector - 1) / sector * sector }
 
-// capacity returns the most bytes of records that a batch in free bytes of a file can hold, at most maxBatch.
+// capacity returns the most bytes of records that a batch in free bytes of a file can hold, at
+// most maxBatch.
 func capacity(free int64) int { return int(min(max(0, free/sector*sector-batchBytes), maxBatch)) }
 
-// put writes the header into the first bytes of dst; mac, if not nil, fills in the MAC of what stands before it.
+// put writes the header into the first bytes of dst; mac, if not nil, fills in the MAC of what
+// stands before it.
 func (b *batchHeader) put(dst []byte, mac func(covered []byte) [32]byte) {
 	clear(dst[:batchBytes])
 	copy(dst, batchMagic)
@@ -142,8 +150,9 @@ func (b *batchHeader) put(dst []byte, mac func(covered []byte) [32]byte) {
 	copy(dst[batchSum:], sum[:])
 }
 
-// parseBatchHeader reads what put wrote for a batch of the segment with that tag. It returns false for everything else: bytes that were never
-// written, that belong to another segment, or that changed.
+// parseBatchHeader reads what put wrote for a batch of the segment with that tag. It returns
+// false for everything else: bytes that were never written, that belong to another segment, or
+// that changed.
 func parseBatchHeader(src []byte, of tag) (b batchHeader, ok bool) {
 	if len(src) < batchBytes || string(src[:4]) != batchMagic || tag(src[8:40]) != of {
 		return b, false
@@ -171,14 +180,15 @@ func startsBatch(src []byte, of tag) bool {
 	return len(src) >= 40 && string(src[:4]) == batchMagic && tag(src[8:40]) == of
 }
 
-// putFrame fills in the frame before a record: its length, and the first bytes of its leaf hash, by which a damaged record is found among
-// the others of its batch.
+// putFrame fills in the frame before a record: its length, and the first bytes of its leaf
+// hash, by which a damaged record is found among the others of its batch.
 func putFrame(dst []byte, length int, leaf *tlog.Hash) {
 	binary.BigEndian.PutUint32(dst, uint32(length))
 	copy(dst[4:frameBytes], leaf[:])
 }
 
-// nextFrame splits frames into its first record and the rest; false if they do not begin with a whole record.
+// nextFrame splits frames into its first record and the rest; false if they do not begin with a
+// whole record.
 func nextFrame(frames []byte) (check, record, rest []byte, ok bool) {
 	if len(frames) < frameBytes {
 		return nil, nil, nil, false

@@ -14,7 +14,8 @@ import (
 	"github.com/keyrack/keyrack/internal/tlog"
 )
 
-// closedLog returns the disk of a closed log of batches of up to five records, and its checkpoint.
+// closedLog returns the disk of a closed log of batches of up to five records, and its
+// checkpoint.
 func closedLog(t testing.TB, records int) (*disk, []byte) {
 	t.Helper()
 	d := newDisk()
@@ -37,7 +38,8 @@ func wantDamage(t *testing.T, err error) *audit.Damage {
 	return d
 }
 
-// TestEveryByte changes one bit of each byte of a log. Every change is found, and the place that is named is the right one.
+// TestEveryByte changes one bit of each byte of a log. Every change is found, and the place
+// that is named is the right one.
 func TestEveryByte(t *testing.T) {
 	t.Parallel()
 	d, _ := closedLog(t, 28)
@@ -75,7 +77,8 @@ func TestEveryByte(t *testing.T) {
 	}
 }
 
-// place returns the batch and the record in which a byte of a segment stands. A byte of a frame's length may be found as one of another record: then -1.
+// place returns the batch and the record in which a byte of a segment stands. A byte of a
+// frame's length may be found as one of another record: then -1.
 func place(layout []audit.Layout, at int) (batch int64, record int) {
 	for i, l := range layout {
 		if at < l.At || at >= l.End {
@@ -105,7 +108,8 @@ func everyByte(t *testing.T, d *disk, opts audit.VerifyOptions, b []byte, end in
 	}
 }
 
-// TestForgedRecords changes records as someone can who knows the format but not the keys: everything fits, up to the roots or with them.
+// TestForgedRecords changes records as someone can who knows the format but not the keys:
+// everything fits, up to the roots or with them.
 func TestForgedRecords(t *testing.T) {
 	t.Parallel()
 	const batch = 3 // records 7 to 9
@@ -265,7 +269,8 @@ func TestSegments(t *testing.T) {
 	}
 }
 
-// TestReplay puts an older, wholly valid log with its checkpoint in the place of the newer one: only a checkpoint kept elsewhere finds it.
+// TestReplay puts an older, wholly valid log with its checkpoint in the place of the newer one:
+// only a checkpoint kept elsewhere finds it.
 func TestReplay(t *testing.T) {
 	t.Parallel()
 	d, old := closedLog(t, 30)
@@ -351,7 +356,8 @@ func foreignNote(t *testing.T) []byte {
 	return l.Checkpoint()
 }
 
-// TestDamagedTail changes what no checkpoint covers: the next start must not take it for the end of the log while something whole stands behind it.
+// TestDamagedTail changes what no checkpoint covers: the next start must not take it for the
+// end of the log while something whole stands behind it.
 func TestDamagedTail(t *testing.T) {
 	t.Parallel()
 	d := newDisk()
@@ -400,7 +406,8 @@ func TestDamagedTail(t *testing.T) {
 	}
 }
 
-// TestForgedTail rewrites records that no checkpoint covers, with everything but the MACs: the next start refuses them.
+// TestForgedTail rewrites records that no checkpoint covers, with everything but the MACs: the
+// next start refuses them.
 func TestForgedTail(t *testing.T) {
 	t.Parallel()
 	d := newDisk()

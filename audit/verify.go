@@ -17,9 +17,11 @@ type VerifyOptions struct {
 	Keys []tlog.Verifier
 	// Origin is the log's name; empty takes the name in the newest checkpoint.
 	Origin string
-	// Expect are checkpoints that were kept elsewhere, signed by one of Keys. The log must extend each of them.
+	// Expect are checkpoints that were kept elsewhere, signed by one of Keys. The log must
+	// extend each of them.
 	Expect [][]byte
-	// StartKey, if not nil, is the log's [Config.StartKey], and the MACs of all batches are checked too.
+	// StartKey, if not nil, is the log's [Config.StartKey], and the MACs of all batches are
+	// checked too.
 	StartKey func(nonce [32]byte) (*securemem.Buffer, error)
 }
 
@@ -30,21 +32,25 @@ type Report struct {
 	Batches  uint64    // of records, whole
 	Size     Position  // records, whole and in order from the first
 	Root     tlog.Hash // of their tree
-	// Covered is how many of them the newest checkpoint covers. Of those behind it, it is shown only that they are whole.
+	// Covered is how many of them the newest checkpoint covers. Of those behind it, it is shown
+	// only that they are whole.
 	Covered Position
-	// Keyed is how many of them stand in batches with a MAC, and Checked how many of those MACs were checked.
+	// Keyed is how many of them stand in batches with a MAC, and Checked how many of those MACs
+	// were checked.
 	Keyed, Checked uint64
-	// Unfinished says that the last batch or segment was being written, or that a power cut ended that: at the end of a log in use this is as it should
-	// be.
+	// Unfinished says that the last batch or segment was being written, or that a power cut
+	// ended that: at the end of a log in use this is as it should be.
 	Unfinished bool
 }
 
-// Verify proves from the files alone that they are one consistent log up to the newest signed checkpoint, and that the log extends each checkpoint
-// expected. It recomputes every hash and reads every byte; it writes nothing and needs no more than a few MB of memory. The appliance may be
-// running: records behind the checkpoint are then not yet covered.
+// Verify proves from the files alone that they are one consistent log up to the newest signed
+// checkpoint, and that the log extends each checkpoint expected. It recomputes every hash and
+// reads every byte; it writes nothing and needs no more than a few MB of memory. The appliance
+// may be running: records behind the checkpoint are then not yet covered.
 //
-// The first thing found wrong ends it: a [Damage] that says where, an error that wraps [ErrCheckpoint] for a note that is missing, of another log, or not
-// signed by one of the keys, or an error of Files. The report then tells how far it came.
+// The first thing found wrong ends it: a [Damage] that says where, an error that wraps
+// [ErrCheckpoint] for a note that is missing, of another log, or not signed by one of the keys,
+// or an error of Files. The report then tells how far it came.
 func Verify(files Files, opts VerifyOptions) (Report, error) {
 	v := &verifier{files: files, opts: opts, roots: make(map[uint64]tlog.Hash)}
 	v.macs = macCheck{startKey: opts.StartKey, nonce: v.nonce}
@@ -59,6 +65,9 @@ func Verify(files Files, opts VerifyOptions) (Report, error) {
 	return v.report, err
 }
 
+// verifier reads a log that may be in use. It takes no lock, so it may see any state of the
+// files that the log passes through: nothing it finds is held against the log before it looked
+// again, in an order in which a log that only grew could not show it.
 type verifier struct {
 	files  Files
 	opts   VerifyOptions
@@ -103,6 +112,7 @@ func (v *verifier) readNotes() error {
 	return nil
 }
 
+// nonce is where macs finds the nonces of start keys.
 func (v *verifier) nonce(number uint64) ([32]byte, error) {
 	f, h, err := openSegment(v.files, number, ReadOnly)
 	if err != nil {
@@ -110,32 +120,32 @@ func (v *verifier) nonce(number uint64) ([32]byte, error) {
 	}
 	f.Close()
 	if h == nil {
-		return [32]byte{}, &Damage{Segment: number, Batch: -1, What: "header is damaged"}
+		return [32]byte{}, damageAt(number, 0, "header is damaged")
 	}
 	return h.nonce, nil
 }
 
-// readSegments walks all segments in use, and looks that nothing stands in those behind them.
+// readSegments walks the segments in use, and looks that nothing stands in those behind them.
 func (v *verifier) readSegments() (err error) {
 	if v.count, err = countSegments(v.files); err != nil {
 		return err
 	}
-	for n := range v.count {
-		used, err := v.readSegment(n)
+	n, more := uint64(0), v.count > 0
+	for ; more; n++ {
+		if more, err = v.readSegment(n); err != nil {
+			return err
+		}
+	}
+	for ; n < v.count; n++ {
+		used, err := v.readBlank(n)
 		if err != nil {
 			return err
 		}
-		if used {
-			continue
-		}
-		if used, err = v.used(n + 1); err == nil && used { // begun since we looked, like the one before it
-			used, err = v.readSegment(n)
-			if err == nil && !used {
-				err = &Damage{Segment: n, Batch: -1, First: v.report.Size, Last: v.report.Size, What: "header is damaged"}
-			}
-		}
-		if err != nil {
+		// A log in use may have begun this one since. Then it began the one before it too.
+		if before, err := v.used(n - 1); err != nil {
 			return err
+		} else if used && !before {
+			return damageAt(n-1, v.report.Size, "header is damaged")
 		}
 	}
 	return nil
@@ -153,84 +163,114 @@ func (v *verifier) used(n uint64) (bool, error) {
 	return h != nil, f.Close()
 }
 
-// readSegment walks one segment; false if it is not in use.
-func (v *verifier) readSegment(n uint64) (used bool, err error) {
+// readSegment walks one segment and reports whether the next one is in use.
+func (v *verifier) readSegment(n uint64) (more bool, err error) {
 	f, h, err := openSegment(v.files, n, ReadOnly)
 	if err != nil {
 		return false, err
 	}
 	defer f.Close()
 	if h == nil {
-		return false, v.readBlank(n, f)
+		_, err := v.readBlank(n)
+		return false, err
 	}
+	for {
+		w, more, err := v.readUsed(f, h)
+		if err == nil {
+			v.report.Segments++
+			v.before, v.end = h, w
+			return more, nil
+		}
+		// A segment that held no batch may have been begun anew since its header was read.
+		now, again := readHeader(f, n)
+		if again != nil || now == nil || now.tag == h.tag {
+			return false, err
+		}
+		h = now
+	}
+}
+
+// readUsed walks a segment from its header on.
+func (v *verifier) readUsed(f File, h *segmentHeader) (w *walker, more bool, err error) {
 	if err := v.place(h); err != nil {
-		return true, err
+		return nil, false, err
 	}
 	if err := v.macs.enter(h); err != nil {
-		return true, err
+		return nil, false, err
 	}
-	w := newWalker(f, h, v.roots)
-	v.report.Segments++
-	err = v.readBatches(w)
-	v.before, v.end = h, w
-	return true, err
+	w = newWalker(f, h, v.roots)
+	more, err = v.readBatches(w)
+	return w, more, err
 }
 
 // place checks that a segment goes on where the one before it ended.
 func (v *verifier) place(h *segmentHeader) error {
 	switch {
 	case h.origin != sha256.Sum256([]byte(v.report.Origin)):
-		return &Damage{Segment: h.number, Batch: -1, First: h.first(), Last: h.first(), What: "segment is of another log"}
+		return damageAt(h.number, h.first(), "segment is of another log")
 	case v.end != nil:
 		return h.follows(v.before, v.end)
 	case h.first() != 0 || h.previous != tag{}:
-		return &Damage{Segment: h.number, Batch: -1, Last: h.first(), What: "log does not begin here"}
+		return damageAt(h.number, h.first(), "log does not begin here")
 	}
 	return nil
 }
 
-// readBlank looks at a segment without a header: it holds nothing, or the first part of a header that is being written.
-func (v *verifier) readBlank(n uint64, f File) error {
+// readBlank looks at a segment that should hold nothing, or the first part of a header that is
+// being written. It reports whether it is in use after all.
+func (v *verifier) readBlank(n uint64) (used bool, err error) {
+	f, h, err := openSegment(v.files, n, ReadOnly)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
 	b := make([]byte, headerBytes)
 	if _, err := f.ReadAt(b, 0); err != nil && err != io.EOF {
-		return err
+		return false, err
 	}
 	switch {
+	case h != nil:
+		return true, nil
 	case zero(b):
-		return nil
+		return false, nil
 	case !bytes.HasPrefix(b, []byte(segmentMagic)):
-		return &Damage{Segment: n, Batch: -1, First: v.report.Size, Last: v.report.Size, What: "bytes in a segment that was never used"}
+		return false, damageAt(n, v.report.Size, "bytes in a segment that was never used")
 	}
 	v.report.Unfinished = true
-	return nil
+	return false, nil
 }
 
-// readBatches walks to the end of a segment. A log in use may grow meanwhile, so it looks again while that brings more.
-func (v *verifier) readBatches(w *walker) error {
-	sealed := false
+// readBatches walks to the end of a segment and reports whether the next one is in use. A log
+// in use may grow meanwhile: whatever is seen behind the last batch is judged only after
+// looking for batches once more.
+func (v *verifier) readBatches(w *walker) (sealed bool, err error) {
 	for {
-		before := w.next
 		if err := v.walk(w); err != nil {
-			return err
+			return sealed, err
 		}
-		if used, err := v.used(w.header.number + 1); err != nil {
-			return err
-		} else if used && !sealed {
-			sealed = true
-			continue
+		if !sealed {
+			if sealed, err = v.used(w.header.number + 1); err != nil {
+				return sealed, err
+			}
+			if sealed {
+				continue // nothing is written here any more
+			}
 		}
 		t, err := w.tail()
-		switch {
-		case err != nil:
-			return err
-		case t.clean():
-			return nil
-		case w.next == before:
-			return v.judge(w, t, sealed)
+		if err != nil || t.clean() {
+			return sealed, err
+		}
+		end := w.next
+		if err := v.walk(w); err != nil {
+			return sealed, err
+		}
+		if w.next == end {
+			return sealed, v.judge(w, t, sealed)
 		}
 	}
 }
 
+// walk reads batches while there are whole ones.
 func (v *verifier) walk(w *walker) error {
 	for {
 		b, found, err := w.step()
@@ -252,21 +292,23 @@ func (v *verifier) walk(w *walker) error {
 	}
 }
 
-// judge says what bytes behind the last whole batch of a segment mean.
+// judge says what bytes behind the last whole batch of a segment mean: the write of a batch
+// that is under way or was cut off, or damage.
 func (v *verifier) judge(w *walker, t tail, sealed bool) error {
 	lost := t.later != 0 && w.header.mode&modeWritten == 0
 	covered := v.notes[len(v.notes)-1].Size > uint64(w.next)
 	switch {
 	case w.broken != nil && (sealed || lost || covered):
 		return w.broken
-	case sealed || lost || !t.begun && t.later == 0:
-		return w.damage(w.next, w.next, "bytes that are no batch")
+	case sealed || lost || w.broken == nil && t.later == 0:
+		return w.damage(w.next, w.next, "bytes that are no batch, nor the beginning of one")
 	}
 	v.report.Unfinished = true
 	return nil
 }
 
-// compare holds the tree against the notes.
+// compare holds the tree against the notes, the shortest first: the fork lies between the last
+// one that holds and the first that does not.
 func (v *verifier) compare() error {
 	if v.end == nil {
 		v.report.Root = tlog.EmptyRoot

@@ -4,22 +4,20 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"math/bits"
 
 	"github.com/keyrack/keyrack/internal/tlog"
 )
 
-func onesCount(n uint64) int { return bits.OnesCount64(n) }
-
-// batch is a batch as it was read: its frames are whole and in order, but not yet compared with the tree.
+// batch is a batch as it was read: its frames are whole and in order, but not yet compared with
+// the tree.
 type batch struct {
 	batchHeader
 	at     int64  // in the file
 	frames []byte // valid until the next read
 }
 
-// reader reads the batches of one segment one after the other. It trusts nothing: every length is checked before memory is spent on it,
-// and no batch needs more than maxBatch.
+// reader reads the batches of one segment one after the other. It trusts nothing: every length
+// is checked before memory is spent on it, and no batch needs more than maxBatch.
 type reader struct {
 	file   File
 	header *segmentHeader
@@ -29,12 +27,13 @@ type reader struct {
 	buf    []byte
 }
 
+// newReader begins at the first batch of a segment.
 func newReader(f File, h *segmentHeader) *reader {
 	return &reader{file: f, header: h, at: headerBytes, next: h.first()}
 }
 
-// read returns the next batch. Without one there (found is false and err nil) it stays where it is. A batch that begins there and is not
-// whole is a [Damage].
+// read returns the next batch. Without one there (found is false and err nil) it stays where it
+// is. A batch that begins there and is not whole is a [Damage].
 func (r *reader) read() (b batch, found bool, err error) {
 	if r.at+sector > r.header.size {
 		return b, false, nil
@@ -65,7 +64,8 @@ func (r *reader) read() (b batch, found bool, err error) {
 	return b, true, nil
 }
 
-// check compares a batch's header with where it stands.
+// check compares a batch's header with where it stands; empty if it can stand there. Everything
+// the reader allocates or skips by is bounded here.
 func (r *reader) check(h *batchHeader) string {
 	switch {
 	case h.number != r.number:
@@ -98,6 +98,7 @@ func (r *reader) checkBody(b *batch, padding []byte) error {
 	return nil
 }
 
+// damage is about records of the batch.
 func (b *batch) damage(h *segmentHeader, first, last Position, what string) *Damage {
 	return &Damage{Segment: h.number, Batch: int64(b.number), First: first, Last: last, What: what}
 }
@@ -115,8 +116,8 @@ func (r *reader) grow(n int) []byte {
 	return r.buf[:n]
 }
 
-// walker reads a segment and grows the tree over it: what it passes is what was written, provided that the tree's root is the right one
-// in the end.
+// walker reads a segment and grows the tree over it: what it passes is what was written,
+// provided that the tree's root is the right one in the end.
 type walker struct {
 	reader
 	tree   tlog.Frontier        // of all records before the next batch
@@ -124,23 +125,27 @@ type walker struct {
 	broken *Damage              // what ended the walk, if a batch begins there that is not whole
 }
 
-// newWalker begins at the start of a segment. roots may be shared with the walkers of other segments.
+// newWalker begins at the start of a segment. roots may be shared with the walkers of other
+// segments.
 func newWalker(f File, h *segmentHeader, roots map[uint64]tlog.Hash) *walker {
 	w := &walker{reader: *newReader(f, h), tree: h.tree, roots: roots}
 	w.pass(h.tree.Size(), h.tree.Root())
 	return w
 }
 
+// pass puts a root down if it is wanted.
 func (w *walker) pass(size uint64, root tlog.Hash) {
 	if _, wanted := w.roots[size]; wanted {
 		w.roots[size] = root
 	}
 }
 
-// step reads the next batch, and compares every record with its frame and the tree with the batch's root. Without a whole batch there,
-// found is false and the walker stays where it is; broken says whether one begins there.
+// step reads the next batch, and compares every record with its frame and the tree with the
+// batch's root. Without a whole batch there, found is false and the walker stays where it is;
+// broken says whether one begins there.
 func (w *walker) step() (b batch, found bool, err error) {
 	at, number, next := w.at, w.number, w.next
+	w.broken = nil
 	b, found, err = w.read()
 	if err == nil && found {
 		err = w.join(&b)
@@ -154,7 +159,8 @@ func (w *walker) step() (b batch, found bool, err error) {
 	return b, false, err
 }
 
-// join adds the batch's records to the tree, if they are what its root says.
+// join adds the batch's records to the tree, if they are what its root says. The tree of a
+// batch that does not fit is thrown away.
 func (w *walker) join(b *batch) error {
 	tree, rest := w.tree, b.frames
 	var passed []*tlog.Frontier
@@ -183,15 +189,16 @@ func (w *walker) join(b *batch) error {
 
 // tail is what stands in a segment behind its last whole batch.
 type tail struct {
-	begun bool  // a batch begins there, but is not whole
 	later int64 // where a whole batch header of this segment stands behind that, or 0
 	from  int64 // first and last byte that are not zero, rounded to sectors; equal if all is zero
 	to    int64
 }
 
+// clean reports whether nothing stands there.
 func (t tail) clean() bool { return t.from == t.to }
 
-// tail looks at everything behind the last batch.
+// tail looks at every sector behind the last batch: a log's end is zero to the end of the file,
+// or something happened there.
 func (r *reader) tail() (t tail, err error) {
 	chunk := r.grow(int(min(r.header.size-headerBytes, 1<<20)))
 	for at := r.at; at < r.header.size; at += int64(len(chunk)) {
@@ -206,6 +213,7 @@ func (r *reader) tail() (t tail, err error) {
 	return t, nil
 }
 
+// look takes one sector into account.
 func (r *reader) look(t *tail, src []byte, at int64) {
 	if zero(src) {
 		return
@@ -214,15 +222,14 @@ func (r *reader) look(t *tail, src []byte, at int64) {
 		t.from = at
 	}
 	t.to = at + sector
-	if at == r.at {
-		t.begun = startsBatch(src, r.header.tag)
-	} else if _, ok := parseBatchHeader(src, r.header.tag); ok && t.later == 0 {
+	if _, ok := parseBatchHeader(src, r.header.tag); ok && at > r.at && t.later == 0 {
 		t.later = at
 	}
 }
 
 var zeros [64 << 10]byte
 
+// zero reports whether b holds nothing but zeros.
 func zero(b []byte) bool {
 	for len(b) > len(zeros) {
 		if !bytes.Equal(b[:len(zeros)], zeros[:]) {

@@ -12,16 +12,19 @@ import (
 	"golang.org/x/mod/sumdb/note"
 )
 
-// MaxNote is the largest signed note in bytes that [Open] looks at: sixteen post-quantum signatures fit.
+// MaxNote is the largest signed note in bytes that [Open] looks at: sixteen post-quantum
+// signatures fit.
 const MaxNote = 128 << 10
 
 // ErrCheckpoint is wrapped by errors about text that is not a checkpoint.
 var ErrCheckpoint = errors.New("tlog: not a checkpoint")
 
-// ErrSignature is wrapped by [Open] when no given key signed the note, or one did and its signature is wrong.
+// ErrSignature is wrapped by [Open] when no given key signed the note, or one did and its
+// signature is wrong.
 var ErrSignature = errors.New("tlog: note is not signed by a given key")
 
-// Checkpoint is what a log says of itself at one moment (C2SP tlog-checkpoint). Extension lines are neither written nor accepted.
+// Checkpoint is what a log says of itself at one moment (C2SP tlog-checkpoint). Extension lines
+// are neither written nor accepted.
 type Checkpoint struct {
 	Origin string // the log's name: one line, not empty, without control characters
 	Size   uint64 // leaves
@@ -33,7 +36,8 @@ func (c Checkpoint) Text() string {
 	return c.Origin + "\n" + strconv.FormatUint(c.Size, 10) + "\n" + c.Root.String() + "\n"
 }
 
-// ParseCheckpoint reads what [Checkpoint.Text] writes, and only that. Its errors wrap [ErrCheckpoint].
+// ParseCheckpoint reads what [Checkpoint.Text] writes, and only that. Its errors wrap
+// [ErrCheckpoint].
 func ParseCheckpoint(text string) (Checkpoint, error) {
 	lines := strings.Split(text, "\n")
 	if len(lines) != 4 || lines[3] != "" {
@@ -54,8 +58,9 @@ func ParseCheckpoint(text string) (Checkpoint, error) {
 	return c, nil
 }
 
-// ValidOrigin reports whether s can be a log's origin and, since the log's key bears the same name, a key name: not empty, at most 255
-// bytes of UTF-8 without spaces, control characters or '+' (C2SP signed-note).
+// ValidOrigin reports whether s can be a log's origin and, since the log's key bears the same
+// name, a key name: not empty, at most 255 bytes of UTF-8 without spaces, control characters or
+// '+' (C2SP signed-note).
 func ValidOrigin(s string) bool {
 	if s == "" || len(s) > 255 || !utf8.ValidString(s) {
 		return false
@@ -63,7 +68,8 @@ func ValidOrigin(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r == '+' || r < ' ' || unicode.IsSpace(r) })
 }
 
-// Sign returns the checkpoint as a note with one signature line for each signer. Errors of the signers are passed on.
+// Sign returns the checkpoint as a note with one signature line for each signer. Errors of the
+// signers are passed on.
 func (c Checkpoint) Sign(signers ...Signer) ([]byte, error) {
 	if !ValidOrigin(c.Origin) {
 		return nil, fmt.Errorf("%w: bad origin", ErrCheckpoint)
@@ -71,8 +77,9 @@ func (c Checkpoint) Sign(signers ...Signer) ([]byte, error) {
 	return note.Sign(&note.Note{Text: c.Text()}, signers...)
 }
 
-// Open checks a signed note of at most [MaxNote] bytes and returns its checkpoint. At least one of the keys must have signed it, and no signature
-// by one of them may be wrong; lines of other keys are ignored (C2SP signed-note). Its errors wrap [ErrSignature] or [ErrCheckpoint].
+// Open checks a signed note of at most [MaxNote] bytes and returns its checkpoint. At least one
+// of the keys must have signed it, and no signature by one of them may be wrong; lines of other
+// keys are ignored (C2SP signed-note). Its errors wrap [ErrSignature] or [ErrCheckpoint].
 func Open(msg []byte, keys ...Verifier) (Checkpoint, error) {
 	if len(msg) > MaxNote {
 		return Checkpoint{}, fmt.Errorf("%w: note of %d bytes", ErrCheckpoint, len(msg))
@@ -91,7 +98,8 @@ func Open(msg []byte, keys ...Verifier) (Checkpoint, error) {
 	return ParseCheckpoint(n.Text)
 }
 
-// canonical refuses base64 with stray bits behind its last byte, so that no bit of a note can change unseen.
+// canonical refuses base64 with stray bits behind its last byte, so that no bit of a note can
+// change unseen.
 func canonical(s string) bool {
 	b, err := base64.StdEncoding.DecodeString(s)
 	return err == nil && base64.StdEncoding.EncodeToString(b) == s

@@ -74,7 +74,8 @@ func TestNote(t *testing.T) {
 	}
 }
 
-// TestTwoSigners is a witness beside the token: an Ed25519 line made by golang.org/x/mod, which fixed that format.
+// TestTwoSigners is a witness beside the token: an Ed25519 line made by golang.org/x/mod, which
+// fixed that format.
 func TestTwoSigners(t *testing.T) {
 	t.Parallel()
 	k := newKey(t, origin)
@@ -193,7 +194,8 @@ func TestCheckpointText(t *testing.T) {
 	}
 }
 
-// TestKnownNote is the example of C2SP tlog-checkpoint, whose Ed25519 key is not published: it parses, and nobody of ours signed it.
+// TestKnownNote is the example of C2SP tlog-checkpoint, whose Ed25519 key is not published: it
+// parses, and nobody of ours signed it.
 func TestKnownNote(t *testing.T) {
 	t.Parallel()
 	msg := []byte("example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n\n" +

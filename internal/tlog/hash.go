@@ -17,7 +17,8 @@ const (
 	nodePrefix = 1
 )
 
-// LeafHash returns SHA-256(0x00 ‖ data), the hash of a leaf (RFC 6962 §2.1). It does not allocate.
+// LeafHash returns SHA-256(0x00 ‖ data), the hash of a leaf (RFC 6962 §2.1). It does not
+// allocate.
 func LeafHash(data []byte) (h Hash) {
 	d := sha256.New()
 	d.Write([]byte{leafPrefix})
@@ -26,7 +27,8 @@ func LeafHash(data []byte) (h Hash) {
 	return h
 }
 
-// NodeHash returns SHA-256(0x01 ‖ left ‖ right), the hash of an inner node (RFC 6962 §2.1). It does not allocate.
+// NodeHash returns SHA-256(0x01 ‖ left ‖ right), the hash of an inner node (RFC 6962 §2.1). It
+// does not allocate.
 func NodeHash(left, right Hash) Hash {
 	var b [1 + 2*sha256.Size]byte
 	b[0] = nodePrefix

@@ -31,7 +31,8 @@ type Signer = note.Signer
 // Verifier checks the signatures of one key. [NewP256Verifier] and [ParseVerifier] make them.
 type Verifier = note.Verifier
 
-// p256 is an ECDSA P-256 key under a name: signature type 0x02 of C2SP signed-note, over SHA-256 of the text, ASN.1 DER.
+// p256 is an ECDSA P-256 key under a name: signature type 0x02 of C2SP signed-note, over
+// SHA-256 of the text, ASN.1 DER.
 type p256 struct {
 	name string
 	hash uint32
@@ -39,8 +40,9 @@ type p256 struct {
 	spki []byte
 }
 
-// NewP256Verifier returns the verifier of an ECDSA P-256 key that signs under name. Its key id is the first four bytes of SHA-256 of the
-// public key in SPKI form, as C2SP signed-note wants for type 0x02. It returns [ErrKey] for another curve or a bad name.
+// NewP256Verifier returns the verifier of an ECDSA P-256 key that signs under name. Its key id
+// is the first four bytes of SHA-256 of the public key in SPKI form, as C2SP signed-note wants
+// for type 0x02. It returns [ErrKey] for another curve or a bad name.
 func NewP256Verifier(name string, pub *ecdsa.PublicKey) (Verifier, error) { return newP256(name, pub) }
 
 func newP256(name string, pub *ecdsa.PublicKey) (*p256, error) {
@@ -81,8 +83,9 @@ type p256Signer struct {
 	sign func(digest []byte) ([]byte, error)
 }
 
-// NewP256Signer returns a signer under name whose signatures come from sign: given the 32-byte SHA-256 digest of the text it returns an
-// ECDSA signature in ASN.1 DER. Every signature is checked against pub before it leaves. It returns [ErrKey] as [NewP256Verifier] does.
+// NewP256Signer returns a signer under name whose signatures come from sign: given the 32-byte
+// SHA-256 digest of the text it returns an ECDSA signature in ASN.1 DER. Every signature is
+// checked against pub before it leaves. It returns [ErrKey] as [NewP256Verifier] does.
 func NewP256Signer(name string, pub *ecdsa.PublicKey, sign func(digest []byte) ([]byte, error)) (Signer, error) {
 	k, err := newP256(name, pub)
 	if err != nil {
@@ -104,7 +107,8 @@ func (s *p256Signer) Sign(msg []byte) ([]byte, error) {
 	return sig, nil
 }
 
-// FormatP256 returns the verifier key of pub as one line, "name+hash+base64", which [ParseVerifier] reads and an operator can keep.
+// FormatP256 returns the verifier key of pub as one line, "name+hash+base64", which
+// [ParseVerifier] reads and an operator can keep.
 func FormatP256(name string, pub *ecdsa.PublicKey) (string, error) {
 	k, err := newP256(name, pub)
 	if err != nil {
@@ -117,8 +121,9 @@ func formatKey(name string, hash uint32, key []byte) string {
 	return fmt.Sprintf("%s+%08x+%s", name, hash, base64.StdEncoding.EncodeToString(key))
 }
 
-// ParseVerifier reads a verifier key "name+hash+base64(type ‖ public key)": type 0x01 with the 32 bytes of an Ed25519 key (the form that
-// golang.org/x/mod/sumdb/note fixed), type 0x02 with a P-256 key in SPKI form. Its errors wrap [ErrKey].
+// ParseVerifier reads a verifier key "name+hash+base64(type ‖ public key)": type 0x01 with the
+// 32 bytes of an Ed25519 key (the form that golang.org/x/mod/sumdb/note fixed), type 0x02 with
+// a P-256 key in SPKI form. Its errors wrap [ErrKey].
 func ParseVerifier(s string) (Verifier, error) {
 	parts := strings.SplitN(s, "+", 3)
 	if len(parts) != 3 {

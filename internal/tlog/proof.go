@@ -6,18 +6,22 @@ import (
 	"math/bits"
 )
 
-// ErrProof is returned by [VerifyInclusion] and [VerifyConsistency] for a proof that proves something else or nothing.
+// ErrProof is returned by [VerifyInclusion] and [VerifyConsistency] for a proof that proves
+// something else or nothing.
 var ErrProof = errors.New("tlog: proof does not hold")
 
-// ErrRange is wrapped by [ProveInclusion] and [ProveConsistency] when the sizes asked for are not in order.
+// ErrRange is wrapped by [ProveInclusion] and [ProveConsistency] when the sizes asked for are
+// not in order.
 var ErrRange = errors.New("tlog: out of range")
 
-// NodeFunc returns the root of the perfect subtree over the 2^level leaves from index·2^level on. It is asked only for subtrees that lie
-// wholly within the tree; its errors are passed on as they are.
+// NodeFunc returns the root of the perfect subtree over the 2^level leaves from index·2^level
+// on. It is asked only for subtrees that lie wholly within the tree; its errors are passed on
+// as they are.
 type NodeFunc func(level int, index uint64) (Hash, error)
 
-// ProveInclusion returns the audit path of the leaf at index, counted from 0, in the tree of the first size leaves, from the leaf's
-// sibling up (RFC 6962 §2.1.1): at most 64 hashes. It asks node for at most two subtrees of each height.
+// ProveInclusion returns the audit path of the leaf at index, counted from 0, in the tree of
+// the first size leaves, from the leaf's sibling up (RFC 6962 §2.1.1): at most 64 hashes. It
+// asks node for at most two subtrees of each height.
 func ProveInclusion(index, size uint64, node NodeFunc) ([]Hash, error) {
 	if index >= size {
 		return nil, fmt.Errorf("%w: leaf %d of %d", ErrRange, index, size)
@@ -27,8 +31,9 @@ func ProveInclusion(index, size uint64, node NodeFunc) ([]Hash, error) {
 	return p.proof, p.err
 }
 
-// ProveConsistency returns the proof that the tree of the first older leaves is a prefix of the tree of the first newer ones (RFC 6962
-// §2.1.2). It is empty where nothing needs proof: older is 0 or equal to newer.
+// ProveConsistency returns the proof that the tree of the first older leaves is a prefix of the
+// tree of the first newer ones (RFC 6962 §2.1.2). It is empty where nothing needs proof: older
+// is 0 or equal to newer.
 func ProveConsistency(older, newer uint64, node NodeFunc) ([]Hash, error) {
 	if older > newer {
 		return nil, fmt.Errorf("%w: tree of %d is not older than tree of %d", ErrRange, older, newer)
@@ -62,7 +67,8 @@ func (p *prover) path(m, lo, hi uint64) {
 	}
 }
 
-// subproof is SUBPROOF(m, D[lo:hi], whole): whole means that D[lo:m] is all of the older tree, whose root the verifier has.
+// subproof is SUBPROOF(m, D[lo:hi], whole): whole means that D[lo:m] is all of the older tree,
+// whose root the verifier has.
 func (p *prover) subproof(m, lo, hi uint64, whole bool) {
 	if m == hi {
 		if !whole {
@@ -82,7 +88,8 @@ func (p *prover) subproof(m, lo, hi uint64, whole bool) {
 
 func (p *prover) add(lo, hi uint64) { p.proof = append(p.proof, p.hash(lo, hi)) }
 
-// hash is MTH(D[lo:hi]). The ranges of a proof begin at a multiple of the largest power of two in their length.
+// hash is MTH(D[lo:hi]). The ranges of a proof begin at a multiple of the largest power of two
+// in their length.
 func (p *prover) hash(lo, hi uint64) Hash {
 	if p.err != nil {
 		return Hash{}
@@ -101,8 +108,8 @@ func (p *prover) hash(lo, hi uint64) Hash {
 // split returns the largest power of two below n, for n > 1 (RFC 6962 §2.1).
 func split(n uint64) uint64 { return 1 << (bits.Len64(n-1) - 1) }
 
-// VerifyInclusion checks that leaf, a leaf hash, stands at index in the tree of size leaves with that root (RFC 9162 §2.1.3.2). It
-// returns nil or [ErrProof].
+// VerifyInclusion checks that leaf, a leaf hash, stands at index in the tree of size leaves
+// with that root (RFC 9162 §2.1.3.2). It returns nil or [ErrProof].
 func VerifyInclusion(index, size uint64, leaf Hash, proof []Hash, root Hash) error {
 	if index >= size {
 		return ErrProof
@@ -135,8 +142,9 @@ func climb(at, last uint64) (uint64, uint64) {
 	return at >> up, last >> up
 }
 
-// VerifyConsistency checks that the tree of the older size and root is a prefix of the tree of the newer (RFC 9162 §2.1.4.2). An older
-// size of 0 goes with [EmptyRoot] and an empty proof. It returns nil or [ErrProof].
+// VerifyConsistency checks that the tree of the older size and root is a prefix of the tree of
+// the newer (RFC 9162 §2.1.4.2). An older size of 0 goes with [EmptyRoot] and an empty proof.
+// It returns nil or [ErrProof].
 func VerifyConsistency(older, newer uint64, olderRoot, newerRoot Hash, proof []Hash) error {
 	switch {
 	case older > newer:

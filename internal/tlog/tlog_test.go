@@ -152,7 +152,8 @@ func checkInclusion(t *testing.T, tr *tree, index, size uint64, root tlog.Hash) 
 	}
 }
 
-// TestWrongProofs changes one thing at a time: a bit of a hash, a position, a size, the proof's length.
+// TestWrongProofs changes one thing at a time: a bit of a hash, a position, a size, the proof's
+// length.
 func TestWrongProofs(t *testing.T) {
 	t.Parallel()
 	tr := newTree(t, 300)
