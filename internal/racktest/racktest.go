@@ -138,8 +138,8 @@ func (r *Rack) CreateKey() string {
 	return out.KeyMetadata.Arn
 }
 
-// Records returns the audit records so far, in order, but for those of asking
-// for them.
+// Records returns the audit records so far, in order, but for those of reading
+// them.
 func (r *Rack) Records() []audit.Record {
 	r.tb.Helper()
 	var all []audit.Record
@@ -150,7 +150,7 @@ func (r *Rack) Records() []audit.Record {
 		for _, encoded := range out.Records {
 			rec, err := audit.ParseRecord(encoded)
 			check(r.tb, err)
-			if rec.Op != applianceapi.ListAuditRecords.Number {
+			if rec.Op != applianceapi.ListAuditRecords.Number || rec.Error != 0 {
 				all = append(all, rec)
 			}
 		}
