@@ -149,3 +149,22 @@ func BenchmarkTrail(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkConsistency is what a client asks for that comes back after a while: cold, the segments
+// are read; warm, another client asked for something near before.
+func BenchmarkConsistency(b *testing.B) {
+	l := disklog(b)
+	var left atomic.Int64
+	left.Store(200_000)
+	produce(b, l, &left)
+	size := l.Durable()
+	b.Run("warm", func(b *testing.B) {
+		n := audit.Position(0)
+		for b.Loop() {
+			n = (n + 7919) % size
+			if _, err := l.Consistency(b.Context(), n, size); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

@@ -260,7 +260,7 @@ func (l *Log) Rekey() error {
 
 // rekey begins a segment with a chain of its own: in the same file while that holds no batch.
 func (l *Log) rekey(nonce [32]byte, chain *macChain) error {
-	if err := l.Err(); errors.Is(err, ErrDead) {
+	if err := l.pub.over(); err != nil {
 		return err
 	}
 	var next spare

@@ -181,8 +181,9 @@ func (l *Log) commitInline() bool {
 func (l *Log) Durable() Position { return Position(l.durable.Load()) }
 
 // Wait returns nil once p is durable. It returns the context's error, or one that wraps
-// [ErrDead] or is [ErrClosed] if p cannot be reached any more: then the records must count as
-// never made. It does not allocate where p is durable already.
+// [ErrDead] or is [ErrClosed] if p cannot be reached any more in this process: the next start may
+// or may not find the records, and nothing may be answered that rests on them. It does not
+// allocate where p is durable already.
 func (l *Log) Wait(ctx context.Context, p Position) error {
 	for l.Durable() < p {
 		next, err := l.pub.wait(p)

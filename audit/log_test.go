@@ -59,6 +59,9 @@ func TestClosed(t *testing.T) {
 	if err := l.Close(context.Background()); !errors.Is(err, audit.ErrClosed) {
 		t.Errorf("close again: %v", err)
 	}
+	if err := l.Rekey(); !errors.Is(err, audit.ErrClosed) {
+		t.Errorf("rekey: %v", err)
+	}
 }
 
 func TestConfig(t *testing.T) {

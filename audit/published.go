@@ -77,6 +77,13 @@ func (p *published) now() tip {
 	return p.tip
 }
 
+// over returns why the tip moves no more, or nil.
+func (p *published) over() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
+}
+
 // end says that the tip moves no more, and why. The first reason stays.
 func (p *published) end(err error) {
 	p.mu.Lock()

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -102,7 +103,7 @@ func (v *verifier) readNotes() error {
 		}
 		v.notes = append(v.notes, c)
 	}
-	slices.SortStableFunc(v.notes, func(a, b tlog.Checkpoint) int { return int(min(max(int64(a.Size-b.Size), -1), 1)) })
+	slices.SortStableFunc(v.notes, func(a, b tlog.Checkpoint) int { return cmp.Compare(a.Size, b.Size) })
 	for _, c := range v.notes {
 		v.roots[c.Size] = tlog.Hash{}
 	}
