@@ -187,8 +187,14 @@ func (c *Call) Denied(op *api.Op, resource string) *api.Error {
 func Any(c *Call) Resource { return resource{"*", policy.AccountRoot(c.Account())} }
 
 // Appliance returns the appliance itself as a resource: the operator's.
-func Appliance(c *Call) Resource {
-	return resource{"arn:" + c.Realm().Partition + ":keyrack:" + c.Realm().Region + "::appliance", policy.OperatorOnly()}
+func Appliance(c *Call) Resource { return applianceUnder(c, policy.OperatorOnly()) }
+
+// Log returns the audit log's public face as a resource, its checkpoints and
+// proofs: every principal's.
+func Log(c *Call) Resource { return applianceUnder(c, policy.Everyone()) }
+
+func applianceUnder(c *Call, rules *policy.Rules) Resource {
+	return resource{"arn:" + c.Realm().Partition + ":keyrack:" + c.Realm().Region + "::appliance", rules}
 }
 
 type resource struct {

@@ -38,6 +38,7 @@ const (
 type Rules struct {
 	root     api.AccountID // whose root is allowed everything
 	operator bool          // the operator is allowed everything
+	everyone bool          // the operator and every root are allowed everything
 }
 
 // Decide answers q. A nil Rules denies.
@@ -45,7 +46,7 @@ func (r *Rules) Decide(q *Query) Decision {
 	switch {
 	case r == nil:
 		return Deny
-	case r.operator && q.Operator:
+	case q.Operator && (r.operator || r.everyone), q.Root && r.everyone:
 		return Allow
 	case q.Root && r.root != (api.AccountID{}) && q.Account == r.root:
 		return Allow
@@ -60,6 +61,10 @@ func AccountRoot(a api.AccountID) *Rules { return &Rules{root: a} }
 // OperatorOnly returns the rules of the appliance itself: nobody but the
 // local operator.
 func OperatorOnly() *Rules { return &Rules{operator: true} }
+
+// Everyone returns the rules of what every principal may know, whatever its
+// account: that the audit log only grows.
+func Everyone() *Rules { return &Rules{everyone: true} }
 
 // document is a policy document; statement one of its statements. Names are
 // matched exactly, unknown and doubled members are refused by jsonwire.

@@ -5,7 +5,8 @@
 //
 // They concern the whole appliance, never a tenant, so only the operator may
 // call them: whoever reaches the local Unix socket as root or as the service's
-// own user.
+// own user. The audit log's checkpoints and proofs are every principal's: they
+// show no record, and who keeps them can tell whether the log was rewritten.
 package applianceapi
 
 import "github.com/keyrack/keyrack/api"

@@ -1,5 +1,6 @@
 // Package appliance is the operations on the appliance itself: how it is, and
-// what its audit log says. They are the operator's.
+// what its audit log says. They are the operator's, but for the log's
+// checkpoints and proofs, which are everybody's who is registered.
 //
 // Read first: [Service]; status.go; audit.go.
 //

@@ -65,7 +65,7 @@ func orDefault(limit int64) int64 {
 
 // GetAuditCheckpoint returns the newest signed checkpoint and who signs.
 func (s *Service) GetAuditCheckpoint(c *access.Call, _ *applianceapi.GetAuditCheckpointRequest, out *applianceapi.GetAuditCheckpointResponse) error {
-	if err := c.Admit(access.Appliance(c)); err != nil {
+	if err := c.Admit(access.Log(c)); err != nil {
 		return err
 	}
 	out.Checkpoint, out.Key = string(s.Log.Checkpoint()), s.AuditKey
@@ -75,7 +75,7 @@ func (s *Service) GetAuditCheckpoint(c *access.Call, _ *applianceapi.GetAuditChe
 // GetAuditConsistency proves that the log has only grown since it held OldSize
 // records.
 func (s *Service) GetAuditConsistency(c *access.Call, in *applianceapi.GetAuditConsistencyRequest, out *applianceapi.GetAuditConsistencyResponse) error {
-	if err := c.Admit(access.Appliance(c)); err != nil {
+	if err := c.Admit(access.Log(c)); err != nil {
 		return err
 	}
 	if err := c.Need(work.Store); err != nil {
