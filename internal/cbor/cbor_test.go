@@ -103,6 +103,18 @@ func TestUnmarshalRefuses(t *testing.T) {
 	}
 }
 
+// TestUnmarshalHidesContent checks that an error repeats nothing of the input,
+// which the library's own errors do.
+func TestUnmarshalHidesContent(t *testing.T) {
+	t.Parallel()
+	for _, in := range []string{"a2 66736563726574 00 66736563726574 00", "a1 66736563726574 fb3ff199999999999a", "a1 66736563726574 66736563726574"} {
+		var m map[string]uint8
+		if err := cbor.Unmarshal(unhex(t, in), &m); err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: got %v", in, err)
+		}
+	}
+}
+
 func TestUnmarshalSharesNothing(t *testing.T) {
 	t.Parallel()
 	b := unhex(t, "a3 016161 024101 03816162")
