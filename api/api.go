@@ -7,6 +7,11 @@
 // line walk over; [Error], what goes wrong. The rows themselves with their
 // requests and responses stand in api/kmsapi and its siblings.
 //
+// Walks of the table: [Struct.DecodeCBOR] and [Struct.AppendCBOR] for the native
+// wire, [Struct.DecodeJSON] and [Struct.AppendJSON] for people and AWS's wires,
+// [Struct.AppendAudit] for the log, [Field.SetText] for flags. What is wrong with a
+// request has the same kind and words whichever way it came.
+//
 // It does not read sockets or files, decide, store or encrypt anything.
 package api
 

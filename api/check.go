@@ -20,6 +20,8 @@ type violation struct {
 // broke a constraint is not stored, so what an audit record shows is bounded.
 type violations []violation
 
+// add notes a broken constraint of f. value is how the sentence repeats the value,
+// with a space before it, or "".
 func (vs *violations) add(f *Field, value, format string, args ...any) {
 	*vs = append(*vs, violation{value, f.Member, fmt.Sprintf(format, args...)})
 }
@@ -32,6 +34,7 @@ func (vs violations) nest(from int, f *Field) {
 	}
 }
 
+// within puts path before the names of all violations from index from on.
 func (vs violations) within(from int, path string) {
 	for i := range vs[from:] {
 		vs[from+i].member = path + vs[from+i].member
@@ -117,6 +120,7 @@ func (f *Field) fits(b []byte) bool {
 	return n >= f.Min && n <= f.Max
 }
 
+// text reports whether the member is text on the wire.
 func (f *Field) text() bool { return f.Shape == ShapeText || f.Shape == ShapeKeyRef }
 
 // length returns the length of a value as AWS counts it: Unicode code points of
@@ -128,6 +132,7 @@ func (f *Field) length(b []byte) int64 {
 	return int64(len(b))
 }
 
+// badLength notes which bound b's length breaks.
 func (f *Field) badLength(b []byte, bad *violations) {
 	value := ""
 	if f.text() && len(b) <= maxEcho {

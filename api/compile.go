@@ -26,6 +26,8 @@ func StructOf(t reflect.Type) *Struct {
 	if s, ok := structs.Load(t); ok {
 		return s.(*Struct)
 	}
+	// Two goroutines may both compile a type; all then use the table that was
+	// stored first, so that tables can be compared by their pointers.
 	s := &Struct{Name: t.Name(), check: reflect.PointerTo(t).Implements(reflect.TypeFor[Checker]())}
 	for i := range t.NumField() {
 		f := Field{index: i}
@@ -36,6 +38,7 @@ func StructOf(t reflect.Type) *Struct {
 	}
 	for i := range s.Fields {
 		f := &s.Fields[i]
+		// Encoders walk Fields in order, and the keys of a map must ascend.
 		if i > 0 && s.Fields[i-1].N >= f.N {
 			panic(fmt.Sprintf("api: %s.%s: numbers must ascend in the order of the members", t, f.Name))
 		}
@@ -58,6 +61,8 @@ func (f *Field) compile(sf reflect.StructField) (fault string) {
 	if f.N, err = strconv.ParseUint(sf.Tag.Get("n"), 10, 8); err != nil || f.N < 1 || f.N > maxNumber {
 		return fmt.Sprintf("tag n must be a number from 1 to %d", maxNumber)
 	}
+	// Not Tag.Lookup: it cannot find a tag whose name is misspelt. No value holds
+	// a quote followed by a space, so that is where tags end.
 	for part := range strings.SplitSeq(string(sf.Tag), `" `) {
 		name, value, _ := strings.Cut(part, `:"`)
 		if fault := f.tag(name, strings.TrimSuffix(value, `"`)); fault != "" {
@@ -65,7 +70,7 @@ func (f *Field) compile(sf reflect.StructField) (fault string) {
 		}
 	}
 	if f.Always && !f.allowsZero() {
-		return fmt.Sprintf("the rules do not allow the zero that always writes for a %s", f.Shape)
+		return "its rules do not allow the zero that always writes"
 	}
 	f.zero = f.Always || f.Required && f.allowsZero()
 	return ""
@@ -80,7 +85,7 @@ func (f *Field) tag(name, value string) (fault string) {
 	case "rule":
 		for rule := range strings.SplitSeq(value, ",") {
 			if !f.rule(rule) {
-				return fmt.Sprintf("bad rule %q for a %s", rule, f.Shape)
+				return fmt.Sprintf("bad rule %q for %s", rule, f.Shape)
 			}
 		}
 	case "default":
@@ -120,6 +125,8 @@ func (f *Field) shape(t reflect.Type) bool {
 	return true
 }
 
+// shapeOfKind finds the shape of a type that has none by its name. A plain
+// []byte has none: it must say whether it is a Secret or a Blob.
 func (f *Field) shapeOfKind(t reflect.Type) bool {
 	switch t.Kind() {
 	case reflect.String:
@@ -167,6 +174,7 @@ func (f *Field) rule(r string) bool {
 		return f.Shape == ShapeList && a >= 0 && b >= 1
 	}
 	if name == "each" {
+		// Items are either of text and bytes, or integers: one of the two fits.
 		return f.Shape == ShapeList && (f.Elem.bound("len", a, b) || f.Elem.bound("range", a, b))
 	}
 	return f.bound(name, a, b)

@@ -70,7 +70,7 @@ func TestBadTags(t *testing.T) {
 		}{}, "no wire knows members of type []uint8"},
 		{struct {
 			A string `n:"1" rule:"need"`
-		}{}, `bad rule "need" for a text`},
+		}{}, `bad rule "need" for text`},
 		{struct {
 			A string `n:"1" rule:""`
 		}{}, `bad rule ""`},
@@ -85,10 +85,10 @@ func TestBadTags(t *testing.T) {
 		}{}, `bad rule "len=-1:1"`},
 		{struct {
 			A string `n:"1" rule:"range=1:2"`
-		}{}, `bad rule "range=1:2" for a text`},
+		}{}, `bad rule "range=1:2" for text`},
 		{struct {
 			A int64 `n:"1" rule:"len=1:2"`
-		}{}, `bad rule "len=1:2" for a integer`},
+		}{}, `bad rule "len=1:2" for integer`},
 		{struct {
 			A string `n:"1" rule:"items=1:2"`
 		}{}, `bad rule "items=1:2"`},
@@ -103,10 +103,10 @@ func TestBadTags(t *testing.T) {
 		}{}, `bad rule "items=0:0"`},
 		{struct {
 			A kmsapi.KeySpec `n:"1" rule:"always"`
-		}{}, "the rules do not allow the zero"},
+		}{}, "its rules do not allow the zero"},
 		{struct {
 			A string `n:"1" rule:"always,len=1:2"`
-		}{}, "the rules do not allow the zero"},
+		}{}, "its rules do not allow the zero"},
 		{struct {
 			A kmsapi.KeySpec `n:"1" default:"NONE"`
 		}{}, `default "NONE" is not in the enum`},

@@ -38,7 +38,7 @@ func (s *Struct) read(r *cbor.Reader, v reflect.Value, bad *violations) error {
 	if err != nil {
 		return err
 	}
-	var seen, next uint64
+	var seen, next uint64 // seen: bit N for member N
 	for ; n > 0; n-- {
 		k, err := r.UintKey(&next)
 		if err != nil {
@@ -99,6 +99,8 @@ func (f *Field) read(r *cbor.Reader, v reflect.Value, bad *violations) error {
 	return f.readList(r, v, bad)
 }
 
+// readInt reads an integer. A time beyond the bounds is malformed rather than
+// invalid, because JSON's reader cannot tell how far beyond it is.
 func (f *Field) readInt(r *cbor.Reader, v reflect.Value, bad *violations) error {
 	n, err := r.Int()
 	if err == nil && f.Shape == ShapeTime {
@@ -110,6 +112,8 @@ func (f *Field) readInt(r *cbor.Reader, v reflect.Value, bad *violations) error 
 	return err
 }
 
+// readList reads an array. Its head was held to the length of the input, and no
+// more items are kept than the member allows.
 func (f *Field) readList(r *cbor.Reader, v reflect.Value, bad *violations) error {
 	n, err := r.Array()
 	if err != nil {

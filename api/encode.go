@@ -20,6 +20,8 @@ func (s *Struct) AppendAudit(dst []byte, v any) []byte {
 	return s.append(dst, reflect.ValueOf(v).Elem(), shownOnly)
 }
 
+// append appends the map of the members that the walk takes. Most structures
+// have so few that the head is one byte: it is set last, and members are looked at once.
 func (s *Struct) append(dst []byte, v reflect.Value, sel selection) []byte {
 	if len(s.Fields) >= 24 {
 		dst = cbor.AppendMap(dst, s.count(v, sel))
@@ -28,7 +30,7 @@ func (s *Struct) append(dst []byte, v reflect.Value, sel selection) []byte {
 		}
 		return dst
 	}
-	head, n := len(dst), 0 // fewer than 24 pairs: the head is one byte, set last
+	head, n := len(dst), 0
 	dst = cbor.AppendMap(dst, 0)
 	for i := range s.Fields {
 		var ok bool
@@ -40,6 +42,7 @@ func (s *Struct) append(dst []byte, v reflect.Value, sel selection) []byte {
 	return dst
 }
 
+// count returns how many members the walk takes.
 func (s *Struct) count(v reflect.Value, sel selection) (n int) {
 	for i := range s.Fields {
 		if f := &s.Fields[i]; f.taken(v.Field(f.index), sel) {
@@ -49,6 +52,7 @@ func (s *Struct) count(v reflect.Value, sel selection) (n int) {
 	return n
 }
 
+// appendPair appends a member's number and value, if the walk takes it.
 func (f *Field) appendPair(dst []byte, parent reflect.Value, sel selection) ([]byte, bool) {
 	v := parent.Field(f.index)
 	if !f.taken(v, sel) {
@@ -57,6 +61,8 @@ func (f *Field) appendPair(dst []byte, parent reflect.Value, sel selection) ([]b
 	return f.appendValue(cbor.AppendUint(dst, f.N), v, sel), true
 }
 
+// appendValue appends a value without regard to its presence: items of lists are
+// always written, zero or not.
 func (f *Field) appendValue(dst []byte, v reflect.Value, sel selection) []byte {
 	switch f.Shape {
 	case ShapeText:

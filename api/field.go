@@ -120,6 +120,7 @@ func (f *Field) present(v reflect.Value, sel selection) bool {
 	return !v.IsZero()
 }
 
+// present reports whether a member that the walk may take is more than absent.
 func (s *Struct) present(v reflect.Value, sel selection) bool {
 	for i := range s.Fields {
 		f := &s.Fields[i]

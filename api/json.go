@@ -43,6 +43,7 @@ func (s *Struct) AppendJSON(dst []byte, v any, modes ...JSONMode) []byte {
 	return s.appendJSON(dst, reflect.ValueOf(v).Elem(), join(modes))
 }
 
+// appendJSON appends one object, for a request or a structure within.
 func (s *Struct) appendJSON(dst []byte, v reflect.Value, mode JSONMode) []byte {
 	dst = append(dst, '{')
 	for i := range s.Fields {
@@ -55,6 +56,7 @@ func (s *Struct) appendJSON(dst []byte, v reflect.Value, mode JSONMode) []byte {
 	return append(dst, '}')
 }
 
+// appendJSON appends a value without regard to its presence.
 func (f *Field) appendJSON(dst []byte, v reflect.Value, mode JSONMode) []byte {
 	switch f.Shape {
 	case ShapeText:
@@ -91,6 +93,8 @@ func appendComma(dst []byte) []byte {
 	return append(dst, ',')
 }
 
+// appendJSONText appends a string. Text from a wire is UTF-8; for text that is
+// not, a lossy answer is better than none.
 func appendJSONText[T string | []byte](dst []byte, s T) []byte {
 	out, err := jsonwire.AppendText(dst, s)
 	if err != nil {
@@ -118,6 +122,7 @@ func appendJSONTime(dst []byte, t Time, mode JSONMode) []byte {
 	return bytes.TrimRight(dst, "0")
 }
 
+// appendJSONContext appends the pairs in their canonical order.
 func appendJSONContext(dst []byte, c EncryptionContext) []byte {
 	dst = append(dst, '{')
 	for k, v := range c.Pairs {

@@ -32,6 +32,8 @@ func (s *Struct) DecodeJSON(body []byte, in any, modes ...JSONMode) error {
 	return s.finish(in, bad)
 }
 
+// readJSON reads one object into v, a settable struct. A member that is null was
+// not seen (AWS JSON 1.1).
 func (s *Struct) readJSON(r *jsonwire.Reader, v reflect.Value, mode JSONMode, bad *violations) error {
 	if err := r.BeginObject(); err != nil {
 		return err
@@ -110,6 +112,7 @@ func (f *Field) readJSON(r *jsonwire.Reader, v reflect.Value, mode JSONMode, bad
 	return f.readJSONList(r, v, mode, bad)
 }
 
+// readJSONInt reads an integer, or a time in one of the forms of the mode.
 func (f *Field) readJSONInt(r *jsonwire.Reader, mode JSONMode) (int64, error) {
 	switch {
 	case f.Shape == ShapeInt:
@@ -141,6 +144,8 @@ func parseTime(text string) (Time, error) {
 	return TimeOf(t), checkTime(t.UnixMicro())
 }
 
+// readJSONContext reads an object of text and encodes it canonically. The reader
+// has refused repeated keys, so the map loses none.
 func readJSONContext(r *jsonwire.Reader) (EncryptionContext, error) {
 	if err := r.BeginObject(); err != nil {
 		return nil, err
@@ -160,6 +165,8 @@ func readJSONContext(r *jsonwire.Reader) (EncryptionContext, error) {
 	return NewEncryptionContext(pairs), r.End()
 }
 
+// readJSONList reads an array; null is no item. How many there are is known only
+// at its end, but no more are kept than the member allows.
 func (f *Field) readJSONList(r *jsonwire.Reader, v reflect.Value, mode JSONMode, bad *violations) error {
 	if err := r.BeginArray(); err != nil {
 		return err

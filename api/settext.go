@@ -131,4 +131,5 @@ func (f *Field) addPair(v reflect.Value, text string, bad *violations) error {
 	return nil
 }
 
+// invalid says what was wrong with what was typed for the member.
 func (f *Field) invalid(err error) *Error { return Errorf(KindValidation, "%s: %v", f.Name, err) }

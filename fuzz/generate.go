@@ -35,6 +35,7 @@ func Request(rng *rand.Rand, op *api.Op) any {
 // does, without regard to the type's own Check.
 func Fill(rng *rand.Rand, s *api.Struct, v any) { fillStruct(rng, s, reflect.ValueOf(v).Elem()) }
 
+// fillStruct fills the required members and half of the others.
 func fillStruct(rng *rand.Rand, s *api.Struct, v reflect.Value) {
 	for i := range s.Fields {
 		f := &s.Fields[i]
@@ -122,6 +123,7 @@ func text(rng *rand.Rand, n int) string {
 	return string(runes)
 }
 
+// bytes returns n bytes of any value.
 func bytes(rng *rand.Rand, n int) []byte {
 	b := make([]byte, n)
 	for i := range b {

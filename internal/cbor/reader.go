@@ -39,6 +39,7 @@ func (r *Reader) Offset() int { return r.i }
 // Rest returns what was not read yet; it aliases the input.
 func (r *Reader) Rest() []byte { return r.b[r.i:] }
 
+// fail returns an error at the place where the Reader stands.
 func (r *Reader) fail(reason string) error { return &Error{Offset: r.i, Reason: reason} }
 
 // head reads one head. Heads longer than needed, indefinite lengths and the
@@ -140,6 +141,8 @@ func (r *Reader) Text() ([]byte, error) {
 	return s, err
 }
 
+// str reads a byte or text string. Its capacity is its length, so that appending
+// to it cannot write into the input.
 func (r *Reader) str(major byte, what string) ([]byte, error) {
 	at := r.i
 	n, err := r.expect(major, what)
@@ -176,6 +179,7 @@ func (r *Reader) Array() (int, error) { return r.count(majorArray, "an array", 1
 // caller checks that keys ascend: with [Reader.UintKey], or with [KeyLess].
 func (r *Reader) Map() (int, error) { return r.count(majorMap, "a map", 2) }
 
+// count reads the head of an array or map whose items take at least each bytes.
 func (r *Reader) count(major byte, what string, each uint64) (int, error) {
 	at := r.i
 	n, err := r.expect(major, what)
@@ -254,6 +258,7 @@ func (r *Reader) skip(depth int) error {
 	return err
 }
 
+// skipArray passes over an array in whose items depth more may be nested.
 func (r *Reader) skipArray(depth int) error {
 	n, err := r.Array()
 	for ; n > 0 && err == nil; n-- {
@@ -262,6 +267,7 @@ func (r *Reader) skipArray(depth int) error {
 	return err
 }
 
+// skipMap passes over a map in whose values depth more may be nested.
 func (r *Reader) skipMap(depth int) error {
 	n, err := r.Map()
 	var last []byte
