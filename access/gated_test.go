@@ -3,6 +3,7 @@ package access_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"reflect"
 	"strings"
 	"sync/atomic"
@@ -112,7 +113,7 @@ func (g *gated) try(route access.Route, all, known bool) (answer string) {
 		g.tb.Errorf("%s was answered %v (%v), want AccessDenied", op, reply.Kind, reply.Err())
 	}
 	g.recorded(op, before)
-	return strings.NewReplacer(g.arn, "KEY", arn, "KEY").Replace(reply.Err().Error())
+	return strings.NewReplacer(g.arn, "KEY", arn, "KEY").Replace(fmt.Sprint(reply.Err()))
 }
 
 // recorded checks that there is one record since before, of a refusal.

@@ -1,8 +1,10 @@
 package server
 
 import (
+	"container/list"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"github.com/keyrack/keyrack/access"
+	"github.com/keyrack/keyrack/access/identity"
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/internal/work"
 	"github.com/keyrack/keyrack/protocol"
@@ -25,14 +28,17 @@ type conn struct {
 	peer    Peer     // once identified
 	session *access.Session
 	outbox  *outbox
-	counted bool
 	stopped atomic.Bool
+
+	stranger *list.Element // guarded by Server.mu; its place among those who have not said who they are
+	counted  bool          // guarded by Server.mu; in Server.peers
 
 	buf        []byte // what was read and not served yet is buf[start:end]
 	start, end int
 	since      time.Time // when the frame at start began to arrive; zero if none did
 	deadline   time.Time // of the next read
 	single     bool      // the last burst was one request, so the peer seems to send one at a time
+	full       bool      // the peer's window is: what is in buf waits
 }
 
 // Sizes of the read buffer, and how many bytes of replies end a burst early.
@@ -41,15 +47,25 @@ const (
 	burstBytes = 64 << 10
 )
 
+// How long, and for how many bytes, a connection that ends hears the peer out.
+const (
+	lingerTime  = time.Second
+	lingerBytes = 16 << 20
+)
+
+// errStopped ends a connection because the server does.
+var errStopped = errors.New("the server stops")
+
 func newConn(s *Server, nc net.Conn) *conn { return &conn{Server: s, raw: nc} }
 
-// run identifies the peer, greets it and serves it to its end.
+// run identifies the peer, greets it and serves it to its end. What ends it is
+// told and recorded if it is an *api.Error: only then it is the peer's fault.
 func (c *conn) run(ctx context.Context, identify Identify) {
 	defer c.cut()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if err := c.greet(ctx, identify); err != nil {
-		c.turnAway(ctx, api.AsError(err))
+		c.turnAway(ctx, err)
 		return
 	}
 	c.session = c.Gate.Session(ctx, c.peer.Who, c.peer.Source)
@@ -57,12 +73,18 @@ func (c *conn) run(ctx context.Context, identify Identify) {
 	c.outbox = newOutbox(c)
 	go c.outbox.write(ctx)
 	c.buf = make([]byte, readBuffer)
-	err := c.serve(ctx)
-	if errors.Is(err, errPeerGone) {
+	end := c.serve(ctx)
+	clear(c.buf)
+	if errors.Is(end, errPeerGone) {
 		cancel() // nobody waits for what the workers still do
 	}
 	c.outbox.close()
-	c.Logger.LogAttrs(ctx, slog.LevelDebug, "connection ended", slog.String("source", c.peer.Source), slog.Any("error", err))
+	c.Logger.LogAttrs(ctx, slog.LevelDebug, "connection ended", slog.String("source", c.peer.Source), slog.Any("error", end))
+	if e, told := errors.AsType[*api.Error](end); told {
+		c.dismiss(ctx, c.session, e)
+	} else if errors.Is(end, errStopped) {
+		c.linger()
+	}
 }
 
 // greet completes the handshake, finds the principal and says hello.
@@ -70,62 +92,121 @@ func (c *conn) greet(ctx context.Context, identify Identify) (err error) {
 	limited, cancel := context.WithTimeout(ctx, c.Limits.HandshakeTimeout)
 	defer cancel()
 	c.raw.SetDeadline(time.Now().Add(c.Limits.HandshakeTimeout))
+	if c.stopped.Load() { // stop came before: its deadline holds
+		return errStopped
+	}
 	if c.peer, err = identify(limited, c.raw); err != nil {
+		if c.stopped.Load() {
+			return errStopped
+		}
 		return api.Errorf(api.KindUnrecognizedClient, "handshake: %v", err)
 	}
 	if c.peer.Who.Principal(c.Gate.Clock.Now()) == nil {
-		return api.Errorf(api.KindUnrecognizedClient, "no principal is registered for the key %s, or its certificate is over", c.peer.Who.Hash())
+		return c.unknown()
 	}
 	if !c.admit(c) {
 		return &api.Error{Kind: api.KindThrottling, RetryAfter: time.Second,
 			Message: "this principal has too many open connections: share them, many requests fit on one"}
 	}
-	_, err = c.peer.Write(protocol.AppendHello(nil, c.Hello()))
-	c.raw.SetDeadline(time.Time{})
-	return err
+	hello := *c.Hello()
+	hello.Window = int64(c.Limits.Window)
+	if _, err = c.peer.Write(protocol.AppendHello(nil, &hello)); err != nil {
+		return fmt.Errorf("%w: hello: %w", errPeerGone, err)
+	}
+	return c.raw.SetDeadline(time.Time{})
 }
 
-// turnAway records why a connection is not served and tells the peer, if its
-// handshake was completed.
-func (c *conn) turnAway(ctx context.Context, e *api.Error) {
+// unknown says to somebody who is no principal what to do about it.
+func (c *conn) unknown() error {
+	if c.peer.Who.Hash() == (identity.KeyHash{}) {
+		return api.Errorf(api.KindUnrecognizedClient, "this socket serves root and the user that the appliance runs as, nobody else")
+	}
+	return api.Errorf(api.KindUnrecognizedClient, "no principal is registered for the key %s, or its certificate is over", c.peer.Who.Hash())
+}
+
+// turnAway ends a connection that is not served.
+func (c *conn) turnAway(ctx context.Context, end error) {
+	e, told := errors.AsType[*api.Error](end)
+	if !told {
+		return
+	}
 	source := c.peer.Source
 	if source == "" {
 		source = sourceOf(c.raw)
 	}
 	s := c.Gate.Session(ctx, c.peer.Who, source)
 	defer s.Close()
+	c.dismiss(ctx, s, e)
+}
+
+// dismiss records why a connection ends and tells the peer, if its handshake
+// was completed. Nobody else writes any more.
+func (c *conn) dismiss(ctx context.Context, s *access.Session, e *api.Error) {
 	s.RecordConnection(e)
+	if c.peer.Conn != nil {
+		s.Farewell(protocol.AppendError(nil, 0, e))
+	}
 	held := s.Flush(true)
 	defer held.Release()
-	if _, err := held.Bytes(ctx); err == nil && c.peer.Conn != nil {
-		c.peer.Write(protocol.AppendError(nil, 0, e))
+	b, err := held.Bytes(ctx)
+	if err != nil || len(b) == 0 {
+		return
+	}
+	c.raw.SetWriteDeadline(time.Now().Add(c.Limits.WriteTimeout))
+	if _, err := c.peer.Write(b); err == nil {
+		c.linger()
 	}
 }
 
-// serve reads and answers until the peer leaves, misbehaves or is stopped.
+// linger lets the peer read the last frames: to close a socket with unread
+// bytes is to reset it, and then the peer's system may drop what it has received
+// from us (RFC 1122 §4.2.2.13). So it is closed for writing first, and the peer
+// is heard until it closes too, or takes too long.
+func (c *conn) linger() {
+	for _, half := range []net.Conn{c.peer.Conn, c.raw} { // the TLS connection sends its alert, the socket its FIN
+		if w, ok := half.(interface{ CloseWrite() error }); ok {
+			w.CloseWrite()
+		}
+	}
+	c.raw.SetReadDeadline(time.Now().Add(lingerTime))
+	io.CopyN(io.Discard, c.raw, lingerBytes)
+}
+
+// serve reads and answers until the peer leaves, misbehaves or is stopped, and
+// returns which.
 func (c *conn) serve(ctx context.Context) error {
 	for {
 		served, need, err := c.burst(ctx)
-		if err != nil {
-			return c.broken(err)
+		if served > 0 {
+			c.flush(ctx, served == 1 && c.start == c.end)
 		}
-		c.flush(ctx, served == 1 && c.start == c.end)
-		if c.stopped.Load() {
-			return nil
+		switch {
+		case err != nil:
+			return misbehaved(err)
+		case need > 0 && c.stopped.Load():
+			return errStopped
 		}
-		if err := c.outbox.room(ctx); err != nil {
-			return err
+		if served > 0 {
+			if err := c.outbox.room(ctx); err != nil {
+				return err
+			}
+			c.full = false
 		}
-		if err := c.fill(need); err != nil {
-			return c.gone(err)
+		if need > 0 {
+			if err := c.fill(need); err != nil {
+				if err = c.gone(err); err != nil {
+					return err
+				}
+			}
 		}
 	}
 }
 
 // burst serves the whole frames in the buffer and returns their number, and
-// how many bytes the next one needs.
+// how many bytes the next one needs: none if whole ones are left because the
+// peer's window is full.
 func (c *conn) burst(ctx context.Context) (served, need int, err error) {
-	for ; ; served++ {
+	for ; !c.full; served++ {
 		frame, rest, need, err := protocol.Split(c.buf[c.start:c.end], api.MaxRequestFrame)
 		if err != nil || frame == nil {
 			return served, need, err
@@ -140,6 +221,7 @@ func (c *conn) burst(ctx context.Context) (served, need int, err error) {
 			c.flush(ctx, false)
 		}
 	}
+	return served, 0, nil
 }
 
 // scribble overwrites a request that was served: its plaintext must not stay.
@@ -176,16 +258,17 @@ func (c *conn) request(ctx context.Context, frame []byte) error {
 // later hands a request that would wait to the workers.
 func (c *conn) later(ctx context.Context, route access.Route, t access.Ticket, class work.Class, body []byte) {
 	own := append([]byte(nil), body...)
-	c.outbox.expect()
+	deadline := time.Now().Add(api.WorkerDeadline)
+	c.full = !c.outbox.expect()
 	queued := c.Pools.Go(class, func() {
-		ctx, cancel := context.WithTimeout(ctx, api.WorkerDeadline)
+		defer c.outbox.arrived()
+		ctx, cancel := context.WithDeadline(ctx, deadline)
 		defer cancel()
 		s := c.Gate.Session(ctx, c.peer.Who, c.peer.Source)
 		defer s.Close()
 		route.Serve(s.Again(ctx, t), protocol.Native{}, own)
 		scribble(own, c.Scribble)
 		c.outbox.put(s.Flush(false))
-		c.outbox.arrived()
 	})
 	if !queued {
 		c.outbox.arrived()
@@ -272,32 +355,38 @@ func (c *conn) setDeadline(t time.Time) error {
 	return err
 }
 
-// broken ends a connection whose peer sent no frame: one record, one error.
-func (c *conn) broken(err error) error {
-	e := api.AsError(err)
+// misbehaved returns what a peer is told that sent no frame.
+func misbehaved(err error) error {
 	if errors.Is(err, protocol.ErrFrameTooLarge) {
-		e = api.Errorf(api.KindRequestTooLarge, "%v", err)
+		return api.Errorf(api.KindRequestTooLarge, "%v", err)
 	}
-	c.flush(context.Background(), false)
-	c.session.RecordConnection(e)
-	c.session.Farewell(protocol.AppendError(nil, 0, e))
-	c.flush(context.Background(), false)
 	return err
 }
 
-// gone turns the end of a read into the connection's end. Only a peer that
-// stopped in the middle of a frame is told and recorded.
+// gone turns the end of a read into the connection's end, or nil to go on. A
+// peer that leaves between two frames has done nothing wrong.
 func (c *conn) gone(err error) error {
-	if c.stopped.Load() || c.start == c.end || errors.Is(err, net.ErrClosed) {
-		return err
-	}
+	_, network := errors.AsType[*os.SyscallError](err) // a reset, a cable
+	late, partial := errors.Is(err, os.ErrDeadlineExceeded), c.start != c.end
 	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return c.broken(api.Errorf(api.KindRequestTimeout, "a frame took longer than %v to arrive", c.Limits.FrameTimeout))
+	case c.stopped.Load():
+		return errStopped
+	case errors.Is(err, net.ErrClosed): // by the outbox
+		return errPeerGone
+	case late && partial:
+		return api.Errorf(api.KindRequestTimeout, "a frame took longer than %v to arrive", c.Limits.FrameTimeout)
+	case late && !c.outbox.idle():
+		return nil
+	case late:
+		return api.Errorf(api.KindRequestTimeout, "no request came for %v", c.Limits.IdleTimeout)
+	case partial:
+		return api.Errorf(api.KindSerialization, "the connection ended in the middle of a frame")
 	case errors.Is(err, io.EOF):
-		return c.broken(api.Errorf(api.KindSerialization, "the connection ended in the middle of a frame"))
+		return err
+	case network:
+		return fmt.Errorf("%w: %w", errPeerGone, err)
 	}
-	return err
+	return api.Errorf(api.KindSerialization, "%v", err)
 }
 
 // stop makes the connection answer what it has read and end.

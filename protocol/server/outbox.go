@@ -19,7 +19,7 @@ type outbox struct {
 	mu      sync.Mutex
 	changed sync.Cond     // mu; something was put, written or closed
 	queue   []access.Held // guarded by mu
-	bytes   int           // guarded by mu; of queue and of what is being written
+	bytes   int           // guarded by mu; memory of queue and of what is being written
 	jobs    int           // guarded by mu; workers that will put
 	busy    bool          // guarded by mu; the writer holds replies
 	closed  bool          // guarded by mu; nothing more is read
@@ -39,16 +39,26 @@ func newOutbox(c *conn) *outbox {
 	return o
 }
 
-// expect announces a worker's put; arrived takes it back after it.
-func (o *outbox) expect() { o.count(1) }
-
-func (o *outbox) arrived() { o.count(-1) }
-
-func (o *outbox) count(n int) {
+// expect announces a worker's put and reports whether the peer's window has
+// room for another; arrived takes it back after it.
+func (o *outbox) expect() (room bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.jobs += n
+	o.jobs++
+	return !o.full()
+}
+
+func (o *outbox) arrived() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.jobs--
 	o.changed.Broadcast()
+}
+
+// full reports whether the peer's window is, with mu held. Replies count with
+// the memory that they hold, so that small ones which nobody takes are bounded too.
+func (o *outbox) full() bool {
+	return o.bytes > o.c.Limits.WindowBytes || len(o.queue)+o.jobs >= o.c.Limits.Window
 }
 
 // idle reports whether nothing of the connection is under way.
@@ -63,7 +73,7 @@ func (o *outbox) put(h access.Held) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.queue = append(o.queue, h)
-	o.bytes += h.Len()
+	o.bytes += h.Size()
 	o.changed.Broadcast()
 }
 
@@ -84,7 +94,7 @@ func (o *outbox) sendOne(ctx context.Context, h access.Held) {
 func (o *outbox) room(ctx context.Context) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for !o.broken && (o.bytes > o.c.Limits.WindowBytes || len(o.queue)+o.jobs >= o.c.Limits.Window) {
+	for !o.broken && o.full() {
 		o.changed.Wait()
 	}
 	if o.broken {
@@ -181,7 +191,7 @@ func (o *outbox) send(b []byte) error {
 func (o *outbox) finish(batch []access.Held, err error) {
 	n := 0
 	for i := range batch {
-		n += batch[i].Len()
+		n += batch[i].Size()
 		batch[i].Release()
 	}
 	o.mu.Lock()

@@ -7,6 +7,7 @@
 package server
 
 import (
+	"container/list"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -80,13 +81,14 @@ func or[T comparable](v, otherwise T) T {
 type Server struct {
 	Config
 	routes     map[uint16]access.Route
-	handshakes chan struct{} // one token a handshake under way
+	handshakes chan struct{} // one token a handshake that computes
 
-	mu    sync.Mutex
-	conns map[*conn]struct{}       // guarded by mu
-	peers map[identity.KeyHash]int // guarded by mu; open connections by key
-	ended bool                     // guarded by mu
-	wg    sync.WaitGroup           // connections
+	mu        sync.Mutex
+	conns     map[*conn]struct{}       // guarded by mu
+	strangers list.List                // guarded by mu; of conns those that are not identified, oldest first
+	peers     map[identity.KeyHash]int // guarded by mu; open connections by key
+	ended     bool                     // guarded by mu
+	wg        sync.WaitGroup           // connections
 }
 
 // New returns a server for some routes. Two routes for one operation are a
@@ -144,35 +146,67 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, identify Identify) e
 
 // accept starts a connection unless there are too many.
 func (s *Server) accept(ctx context.Context, nc net.Conn, identify Identify) {
+	ctx = context.WithoutCancel(ctx)
 	c := newConn(s, nc)
-	s.mu.Lock()
-	room := !s.ended && len(s.conns) < s.Limits.MaxConnections
-	if room {
-		s.conns[c] = struct{}{}
-		s.wg.Add(1)
-	}
-	s.mu.Unlock()
-	if !room {
-		s.Logger.LogAttrs(ctx, slog.LevelWarn, "connection refused: too many are open", slog.Int("limit", s.Limits.MaxConnections))
-		nc.Close()
+	if err := s.register(c); err != nil {
+		c.turnAway(ctx, err)
+		c.cut()
 		return
 	}
 	go func() {
 		defer s.wg.Done()
 		defer s.forget(c)
-		c.run(context.WithoutCancel(ctx), identify)
+		c.run(ctx, identify)
 	}()
+}
+
+// register counts a new connection. Where there are too many, the oldest one
+// that has not said who it is makes way: silence costs a peer nothing, so it must
+// not keep others out.
+func (s *Server) register(c *conn) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.conns) >= s.Limits.MaxConnections && s.strangers.Len() > 0 {
+		oldest := s.strangers.Front().Value.(*conn)
+		s.leave(oldest)
+		oldest.cut()
+	}
+	switch {
+	case s.ended:
+		return errStopped
+	case len(s.conns) >= s.Limits.MaxConnections:
+		return api.Errorf(api.KindThrottling, "%d connections are open", s.Limits.MaxConnections)
+	}
+	s.conns[c] = struct{}{}
+	c.stranger = s.strangers.PushBack(c)
+	s.wg.Add(1)
+	return nil
 }
 
 func (s *Server) forget(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.leave(c)
+}
+
+// leave uncounts a connection, with mu held. Twice is once.
+func (s *Server) leave(c *conn) {
 	delete(s.conns, c)
+	s.known(c)
 	if c.counted {
+		c.counted = false
 		hash := c.peer.Who.Hash()
 		if s.peers[hash]--; s.peers[hash] == 0 {
 			delete(s.peers, hash)
 		}
+	}
+}
+
+// known takes a connection from the strangers, with mu held.
+func (s *Server) known(c *conn) {
+	if c.stranger != nil {
+		s.strangers.Remove(c.stranger)
+		c.stranger = nil
 	}
 }
 
@@ -184,6 +218,7 @@ func (s *Server) admit(c *conn) bool {
 	if s.peers[hash] >= s.Limits.MaxConnsPrincipal {
 		return false
 	}
+	s.known(c)
 	s.peers[hash]++
 	c.counted = true
 	return true
@@ -237,14 +272,11 @@ func (s *Server) TLS(cert tls.Certificate) Identify {
 		DynamicRecordSizingDisabled: true,
 	}
 	return func(ctx context.Context, nc net.Conn) (Peer, error) {
-		select {
-		case s.handshakes <- struct{}{}:
-			defer func() { <-s.handshakes }()
-		case <-ctx.Done():
-			return Peer{}, ctx.Err()
-		}
-		tc := tls.Server(nc, cfg)
-		if err := tc.HandshakeContext(ctx); err != nil {
+		seat := &seat{Conn: nc, seats: s.handshakes}
+		tc := tls.Server(seat, cfg)
+		err := tc.HandshakeContext(ctx)
+		seat.leave()
+		if err != nil {
 			return Peer{}, err
 		}
 		state := tc.ConnectionState()
@@ -255,6 +287,40 @@ func (s *Server) TLS(cert tls.Certificate) Identify {
 		hash := identity.HashOf(leaf.RawSubjectPublicKeyInfo)
 		return Peer{tc, s.Directory.Handle(hash, leaf.NotAfter), sourceOf(nc)}, nil
 	}
+}
+
+// seat is a connection in its handshake. It has one of few seats while it
+// computes and none while it waits for the peer, so that silent peers keep
+// nobody out. For one goroutine, as a handshake is.
+type seat struct {
+	net.Conn
+	seats chan struct{}
+	taken bool
+	over  bool
+}
+
+func (s *seat) Read(b []byte) (int, error) {
+	if s.over {
+		return s.Conn.Read(b)
+	}
+	s.give()
+	n, err := s.Conn.Read(b)
+	s.seats <- struct{}{}
+	s.taken = true
+	return n, err
+}
+
+func (s *seat) give() {
+	if s.taken {
+		<-s.seats
+		s.taken = false
+	}
+}
+
+// leave ends the handshake.
+func (s *seat) leave() {
+	s.give()
+	s.over = true
 }
 
 func sourceOf(nc net.Conn) string { return nc.RemoteAddr().Network() + " " + nc.RemoteAddr().String() }
