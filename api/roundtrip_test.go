@@ -12,7 +12,7 @@ import (
 	"github.com/keyrack/keyrack/fuzz"
 )
 
-const rounds = 60 // random values of each type
+const rounds = 25 // random values of each type
 
 // TestRoundTrip writes random values of every request and response on every
 // wire and reads the same back.
