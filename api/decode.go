@@ -17,7 +17,7 @@ import (
 func (s *Struct) DecodeCBOR(body []byte, in any) error {
 	r := cbor.NewReader(body)
 	var bad violations
-	err := s.read(&r, reflect.ValueOf(in).Elem(), &bad)
+	err := s.read(&r, reflect.ValueOf(in).Elem(), ours, &bad)
 	if err == nil {
 		err = r.Done()
 	}
@@ -27,13 +27,40 @@ func (s *Struct) DecodeCBOR(body []byte, in any) error {
 	return s.finish(in, bad)
 }
 
+// DecodeReply reads body into out as [Struct.DecodeCBOR] does, for the side that
+// asked: a later version of the appliance may answer with more members and more
+// enum values than this one knows, so unknown members are passed over, and a
+// value that breaks a constraint leaves its member zero. What is malformed is
+// KindSerialization still.
+func (s *Struct) DecodeReply(body []byte, out any) error {
+	r := cbor.NewReader(body)
+	var bad violations
+	err := s.read(&r, reflect.ValueOf(out).Elem(), theirs, &bad)
+	if err == nil {
+		err = r.Done()
+	}
+	if err != nil {
+		return s.malformed(err)
+	}
+	return nil
+}
+
+// side says whose table the members' numbers come from: ours, where an unknown
+// one is an error, or that of a peer who may be newer.
+type side bool
+
+const (
+	ours   side = false
+	theirs side = true
+)
+
 // malformed wraps what a reader found; readers' errors hold no values.
 func (s *Struct) malformed(err error) *Error {
 	return Errorf(KindSerialization, "%s: %v", s.Name, err)
 }
 
 // read reads one map into v, a settable struct.
-func (s *Struct) read(r *cbor.Reader, v reflect.Value, bad *violations) error {
+func (s *Struct) read(r *cbor.Reader, v reflect.Value, from side, bad *violations) error {
 	n, err := r.Map()
 	if err != nil {
 		return err
@@ -45,10 +72,13 @@ func (s *Struct) read(r *cbor.Reader, v reflect.Value, bad *violations) error {
 			return err
 		}
 		if k >= uint64(len(s.byN)) || s.byN[k] == nil {
-			return fmt.Errorf("no member has number %d", k)
+			if err := unknown(r, k, from); err != nil {
+				return err
+			}
+			continue
 		}
 		f := s.byN[k]
-		if err := f.read(r, v.Field(f.index), bad); err != nil {
+		if err := f.read(r, v.Field(f.index), from, bad); err != nil {
 			return fmt.Errorf("member %s: %w", f.Name, err)
 		}
 		seen |= 1 << k
@@ -57,8 +87,17 @@ func (s *Struct) read(r *cbor.Reader, v reflect.Value, bad *violations) error {
 	return nil
 }
 
+// unknown refuses a member that has no row, or passes over it.
+func unknown(r *cbor.Reader, number uint64, from side) error {
+	if from == ours {
+		return fmt.Errorf("no member has number %d", number)
+	}
+	_, err := r.Raw()
+	return err
+}
+
 // read reads one value into v if it keeps the member's own constraints.
-func (f *Field) read(r *cbor.Reader, v reflect.Value, bad *violations) error {
+func (f *Field) read(r *cbor.Reader, v reflect.Value, from side, bad *violations) error {
 	switch f.Shape {
 	case ShapeText, ShapeKeyRef:
 		b, err := r.Text()
@@ -91,12 +130,12 @@ func (f *Field) read(r *cbor.Reader, v reflect.Value, bad *violations) error {
 		}
 		return err
 	case ShapeStruct:
-		from := len(*bad)
-		err := f.Struct.read(r, v, bad)
-		bad.nest(from, f)
+		before := len(*bad)
+		err := f.Struct.read(r, v, from, bad)
+		bad.nest(before, f)
 		return err
 	}
-	return f.readList(r, v, bad)
+	return f.readList(r, v, from, bad)
 }
 
 // readInt reads an integer. A time beyond the bounds is malformed rather than
@@ -114,14 +153,14 @@ func (f *Field) readInt(r *cbor.Reader, v reflect.Value, bad *violations) error 
 
 // readList reads an array. Its head was held to the length of the input, and no
 // more items are kept than the member allows.
-func (f *Field) readList(r *cbor.Reader, v reflect.Value, bad *violations) error {
+func (f *Field) readList(r *cbor.Reader, v reflect.Value, from side, bad *violations) error {
 	n, err := r.Array()
 	if err != nil {
 		return err
 	}
 	l := newList(f, v.Type(), n, *bad)
 	for i := range n {
-		if err := f.Elem.read(r, l.next(*bad), bad); err != nil {
+		if err := f.Elem.read(r, l.next(*bad), from, bad); err != nil {
 			return fmt.Errorf("item %d: %w", i, err)
 		}
 	}

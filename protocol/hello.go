@@ -37,7 +37,10 @@ func ParseHello(frame []byte) (*Hello, error) {
 	}
 	h := new(Hello)
 	if err == nil {
-		err = helloTable.DecodeCBOR(p.Body, h)
+		err = helloTable.DecodeReply(p.Body, h)
+	}
+	if err == nil && (h.ApplianceId == "" || h.Window == 0) {
+		err = errors.New("it does not say whose it is and how many requests may wait")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("hello: %w", err)

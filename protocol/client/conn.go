@@ -39,7 +39,7 @@ func (r Reply) Decode(op *api.Op, out any) error {
 	if err := r.Err(); err != nil {
 		return err
 	}
-	return op.Out.DecodeCBOR(r.reply.Body, out)
+	return op.Out.DecodeReply(r.reply.Body, out)
 }
 
 // conn is one connection: callers append requests to a buffer that one
