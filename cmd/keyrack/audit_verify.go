@@ -1,0 +1,131 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/keyrack/keyrack/audit"
+	"github.com/keyrack/keyrack/internal/rack"
+	"github.com/keyrack/keyrack/internal/tlog"
+)
+
+var auditVerifyCommand = command{
+	name: "audit verify", args: "[DIR] [--key VKEY]… [--expect NOTEFILE]…", short: "prove an audit log from its files alone",
+	long: `
+Proves from the files in DIR and a public key alone, without the appliance, that
+they are one consistent log up to its newest signed checkpoint, and that it extends
+every checkpoint given with --expect. That nothing was cut off behind the newest
+checkpoint, only checkpoints kept elsewhere can prove: keep copies of the file
+checkpoint in DIR, or of what GetAuditCheckpoint answers. A log in use can be
+verified too.`,
+	flags: auditVerifyFlags,
+}
+
+// texts collects a flag that may be given several times.
+type texts []string
+
+func (t *texts) String() string { return "" }
+
+func (t *texts) Set(s string) error {
+	*t = append(*t, s)
+	return nil
+}
+
+func auditVerifyFlags(fs *flag.FlagSet) action {
+	var keys, expect texts
+	fs.Var(&keys, "key", "verifier key `VKEY` of the log's checkpoints, name+hash+base64; KEYRACK_AUDIT_KEY if not given")
+	fs.Var(&expect, "expect", "the log must extend the checkpoint in `NOTEFILE`")
+	format := outputFlag(fs)
+	return func(sh *shell, words, rest []string) error {
+		dir, err := sh.auditDir(append(words, rest...))
+		if err != nil {
+			return err
+		}
+		opts, err := sh.verifyOptions(keys, expect)
+		if err != nil {
+			return err
+		}
+		r, err := audit.Verify(audit.Dir(dir), opts)
+		if err != nil {
+			return fmt.Errorf("%s: after %d whole records: %w", dir, r.Size, err)
+		}
+		return format.print(sh.out, verified(&r), verifiedText(&r))
+	}
+}
+
+// auditDir returns the one folder that is meant.
+func (sh *shell) auditDir(words []string) (string, error) {
+	if len(words) > 1 {
+		return "", usagef("keyrack help audit verify", "audit verify: unexpected argument %q", words[1])
+	}
+	dir := sh.getenv(rack.EnvAuditDir)
+	if len(words) == 1 {
+		dir = words[0]
+	}
+	if dir == "" {
+		return "", usagef("keyrack help audit verify", "audit verify: no folder is given, and environment variable %s is not set", rack.EnvAuditDir)
+	}
+	if info, err := os.Stat(dir); err != nil {
+		return "", err
+	} else if !info.IsDir() {
+		return "", hinted("give the folder that holds the log's segments and its checkpoint", "%s is not a folder", dir)
+	}
+	return dir, nil
+}
+
+func (sh *shell) verifyOptions(keys, expect []string) (opts audit.VerifyOptions, err error) {
+	if key := sh.getenv(rack.EnvAuditKey); len(keys) == 0 && key != "" {
+		keys = []string{key}
+	}
+	if len(keys) == 0 {
+		return opts, usagef("keyrack help audit verify", "audit verify: no --key is given, and environment variable %s is not set", rack.EnvAuditKey)
+	}
+	for _, k := range keys {
+		v, err := tlog.ParseVerifier(strings.TrimSpace(k))
+		if err != nil {
+			return opts, fmt.Errorf("--key: %w", err)
+		}
+		opts.Keys = append(opts.Keys, v)
+	}
+	for _, path := range expect {
+		note, err := os.ReadFile(path)
+		if err != nil {
+			return opts, fmt.Errorf("--expect: %w", err)
+		}
+		if len(note) > tlog.MaxNote {
+			return opts, hinted("give the file that holds a checkpoint as it was signed", "--expect: %s is no checkpoint: it has %d bytes", path, len(note))
+		}
+		opts.Expect = append(opts.Expect, note)
+	}
+	return opts, nil
+}
+
+// verification is what audit verify prints as JSON.
+type verification struct {
+	Origin     string
+	Segments   int
+	Batches    uint64
+	Records    uint64
+	Root       string // RFC 6962 root of the tree of all records, base64
+	Covered    uint64 // records that the newest signed checkpoint covers
+	Keyed      uint64 // records in batches that carry a MAC
+	Unfinished bool   // the last batch was being written
+}
+
+func verified(r *audit.Report) verification {
+	return verification{
+		Origin: r.Origin, Segments: r.Segments, Batches: r.Batches, Records: uint64(r.Size), Root: r.Root.String(),
+		Covered: uint64(r.Covered), Keyed: r.Keyed, Unfinished: r.Unfinished,
+	}
+}
+
+func verifiedText(r *audit.Report) string {
+	s := fmt.Sprintf("OK: %d records are one log, %s; its newest signed checkpoint covers %d of them\n",
+		r.Size, oneLine(r.Origin), r.Covered)
+	if r.Unfinished {
+		s += "the last batch is being written, or was when the power went: it was never answered for\n"
+	}
+	return s
+}

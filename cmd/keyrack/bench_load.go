@@ -1,0 +1,228 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/keyrack/keyrack/api/applianceapi"
+	"github.com/keyrack/keyrack/protocol/client"
+)
+
+// load keeps requests in flight. Its lanes run on the clients' own goroutines:
+// the answer to one request sends the next.
+type load struct {
+	*work
+	step      int // of a lane through the requests: the number of lanes
+	lines     []*line
+	running   sync.WaitGroup // lanes
+	measuring atomic.Bool    // answers count
+	stopped   atomic.Bool    // answers send nothing more
+	failed    chan error     // the first error
+}
+
+// line is one connection.
+type line struct {
+	client  *client.Client
+	answers atomic.Int64
+	waits   histogram // written by the connection's reading goroutine alone
+}
+
+// lane is one request at a time on a connection.
+type lane struct {
+	*load
+	line *line
+	next int // request
+	sent time.Time
+	got  func(client.Reply) // answered, made once
+}
+
+// run prepares, loads, measures and stops.
+func (b *benchmark) run() (*benchResult, error) {
+	w, err := b.prepare()
+	if err != nil {
+		return nil, err
+	}
+	operator, err := b.sh.local(*b.socket)
+	if err == nil {
+		defer operator.Close()
+	}
+	l := &load{work: w, step: b.conns * b.depth, failed: make(chan error, 1)}
+	err = l.start(b)
+	var r *benchResult
+	if err == nil {
+		r, err = b.measure(l, operator)
+	}
+	l.stop()
+	if err != nil {
+		return nil, err
+	}
+	r.latencies(l)
+	return r, nil
+}
+
+// start connects and lets all lanes go.
+func (l *load) start(b *benchmark) error {
+	for i := range b.conns {
+		c, err := b.sh.dial(l.op.Service)
+		if err != nil {
+			return err
+		}
+		line := &line{client: c}
+		l.lines = append(l.lines, line)
+		for j := range b.depth {
+			l.running.Add(1)
+			lane := &lane{load: l, line: line, next: (i*b.depth + j) % len(l.requests)}
+			lane.got = lane.answered
+			lane.send(time.Now())
+		}
+	}
+	return nil
+}
+
+// stop ends the lanes when their requests are answered, and the connections.
+func (l *load) stop() {
+	l.stopped.Store(true)
+	l.running.Wait()
+	for _, line := range l.lines {
+		line.client.Close()
+	}
+}
+
+func (a *lane) send(now time.Time) {
+	a.sent = now
+	if err := a.line.client.Start(context.Background(), a.op, a.requests[a.next], a.got); err != nil {
+		a.fail(err)
+	}
+}
+
+// answered is called with each answer.
+func (a *lane) answered(r client.Reply) {
+	if err := r.Err(); err != nil {
+		a.fail(err)
+		return
+	}
+	now := time.Now()
+	if a.measuring.Load() {
+		a.line.waits.add(now.Sub(a.sent))
+	}
+	a.line.answers.Add(1)
+	if a.stopped.Load() {
+		a.running.Done()
+		return
+	}
+	a.next = (a.next + a.step) % len(a.requests)
+	a.send(now)
+}
+
+// fail ends the lane; the first error ends the measurement.
+func (a *lane) fail(err error) {
+	select {
+	case a.failed <- err:
+	default:
+	}
+	a.running.Done()
+}
+
+// answers returns how many requests were answered so far.
+func (l *load) answers() (n int64) {
+	for _, line := range l.lines {
+		n += line.answers.Load()
+	}
+	return n
+}
+
+// pass lets time pass while the load runs.
+func (l *load) pass(d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case err := <-l.failed:
+		return err
+	}
+}
+
+// reading is what counters say at one moment.
+type reading struct {
+	at      time.Time
+	answers int64
+	cpu     time.Duration // of this process
+	status  *applianceapi.GetStatusResponse
+}
+
+// read reads the counters. The appliance's are left out where its operator's
+// socket is not known.
+func (l *load) read(operator *client.Client) (reading, error) {
+	r := reading{}
+	var err error
+	if operator != nil {
+		r.status, err = call(operator, applianceapi.GetStatus, &applianceapi.GetStatusRequest{})
+	}
+	r.at, r.answers = time.Now(), l.answers()
+	var u syscall.Rusage
+	err = errors.Join(err, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+	r.cpu = time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	return r, err
+}
+
+// measure lets the load warm up, and returns what lies between two readings.
+func (b *benchmark) measure(l *load, operator *client.Client) (*benchResult, error) {
+	if err := l.pass(b.duration / 5); err != nil {
+		return nil, err
+	}
+	from, err := l.read(operator)
+	if err != nil {
+		return nil, err
+	}
+	l.measuring.Store(true)
+	if err := l.pass(b.duration); err != nil {
+		return nil, err
+	}
+	to, err := l.read(operator)
+	l.measuring.Store(false)
+	if err != nil {
+		return nil, err
+	}
+	return b.result(from, to)
+}
+
+// result returns what lies between two readings, for each operation.
+func (b *benchmark) result(from, to reading) (*benchResult, error) {
+	n, seconds := to.answers-from.answers, to.at.Sub(from.at).Seconds()
+	if n == 0 {
+		return nil, hinted("measure longer: --duration", "no request was answered within %v", b.duration)
+	}
+	each := func(total float64) float64 { return total / float64(n) }
+	r := &benchResult{
+		Operation: b.op, Size: b.size, Connections: b.conns, Depth: b.depth, DistinctSalts: b.salts,
+		Seconds: seconds, Operations: n, OpsPerSecond: float64(n) / seconds,
+		ClientCPUMicros: each(float64((to.cpu - from.cpu).Nanoseconds()) / 1e3),
+	}
+	if b.op == "status" {
+		r.Size = 0
+	}
+	if to.status != nil {
+		r.serverCost = &serverCost{
+			ServerCPUMicros:  each(float64(to.status.CPUMicros - from.status.CPUMicros)),
+			AllocationsPerOp: each(float64(to.status.Allocations - from.status.Allocations)),
+			BytesPerOp:       each(float64(to.status.AllocatedBytes - from.status.AllocatedBytes)),
+			AuditDurability:  to.status.AuditDurability,
+		}
+	}
+	return r, nil
+}
+
+// latencies adds how long callers waited, once no lane runs any more.
+func (r *benchResult) latencies(l *load) {
+	var all histogram
+	for _, line := range l.lines {
+		all.merge(&line.waits)
+	}
+	micros := func(q float64) float64 { return float64(all.quantile(q).Nanoseconds()) / 1e3 }
+	r.P50Micros, r.P99Micros, r.P999Micros = micros(0.5), micros(0.99), micros(0.999)
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/api/applianceapi"
+	"github.com/keyrack/keyrack/api/kmsapi"
+	"github.com/keyrack/keyrack/protocol/client"
+)
+
+// work is what a load sends: requests of one operation, over and over.
+type work struct {
+	op       *api.Op
+	requests []any // read only
+}
+
+// prepare makes the keys and ciphertexts that the load needs.
+func (b *benchmark) prepare() (*work, error) {
+	if b.op == "status" {
+		return &work{applianceapi.GetStatus.Op, []any{&applianceapi.GetStatusRequest{}}}, nil
+	}
+	c, err := b.sh.remote()
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	keys, err := createKeys(c, max(1, b.salts))
+	if err != nil {
+		return nil, fmt.Errorf("create the keys: %w", err)
+	}
+	plaintext := make(api.Secret, b.size)
+	rand.Read(plaintext)
+	if b.op == "encrypt" {
+		return &work{kmsapi.Encrypt.Op, []any{encryptRequest(keys[0], plaintext)}}, nil
+	}
+	requests, err := ciphertexts(c, keys, plaintext)
+	if err != nil {
+		return nil, fmt.Errorf("make the ciphertexts: %w", err)
+	}
+	if b.salts > 0 {
+		if requests, err = b.age(c, requests); err != nil {
+			return nil, fmt.Errorf("fill the room for message keys: %w", err)
+		}
+	}
+	return &work{kmsapi.Decrypt.Op, requests}, nil
+}
+
+func encryptRequest(key string, plaintext api.Secret) *kmsapi.EncryptRequest {
+	return &kmsapi.EncryptRequest{KeyId: api.ParseKeyRef([]byte(key)), Plaintext: plaintext, EncryptionAlgorithm: kmsapi.SymmetricDefault}
+}
+
+// createKeys returns the ids of n new keys.
+func createKeys(c *client.Client, n int) ([]string, error) {
+	request := &kmsapi.CreateKeyRequest{Description: "keyrack bench", Origin: kmsapi.OriginAWSKMS}
+	ids := make([]string, n)
+	return ids, pipelined(c, kmsapi.CreateKey.Op, n, func(int) any { return request }, func(i int, r client.Reply) error {
+		var out kmsapi.CreateKeyResponse
+		err := r.Decode(kmsapi.CreateKey.Op, &out)
+		ids[i] = out.KeyMetadata.KeyId
+		return err
+	})
+}
+
+// ciphertexts returns a request to decrypt for each key.
+func ciphertexts(c *client.Client, keys []string, plaintext api.Secret) ([]any, error) {
+	requests := make([]any, len(keys))
+	in := func(i int) any { return encryptRequest(keys[i], plaintext) }
+	return requests, pipelined(c, kmsapi.Encrypt.Op, len(keys), in, func(i int, r client.Reply) error {
+		var out kmsapi.EncryptResponse
+		err := r.Decode(kmsapi.Encrypt.Op, &out)
+		blob := append(api.Blob(nil), out.CiphertextBlob...) // it aliases the connection's memory
+		requests[i] = &kmsapi.DecryptRequest{CiphertextBlob: blob, EncryptionAlgorithm: kmsapi.SymmetricDefault}
+		return err
+	})
+}
+
+// age waits until the appliance no longer has the message keys that it
+// encrypted under, fills the room for those that it derives, and returns the
+// requests to measure: those that found no room, or all, if all found some.
+func (b *benchmark) age(c *client.Client, requests []any) ([]any, error) {
+	fmt.Fprintf(b.sh.err, "keyrack bench: waiting %v for the appliance to forget %d message keys\n", api.MessageKeyLife, len(requests))
+	time.Sleep(api.MessageKeyLife + time.Second)
+	kept := min(len(requests), api.OpenKeysPerAccount)
+	err := pipelined(c, kmsapi.Decrypt.Op, kept, func(i int) any { return requests[i] }, func(_ int, r client.Reply) error { return r.Err() })
+	if kept == len(requests) {
+		return requests, err
+	}
+	return requests[kept:], err
+}
+
+// pipelined makes n calls with many in flight, and returns when all were
+// answered, or none more is made because of an error. got runs on goroutines of
+// the connection, one call after the other.
+func pipelined(c *client.Client, op *api.Op, n int, in func(int) any, got func(int, client.Reply) error) error {
+	var mu sync.Mutex
+	var failed error
+	fail := func(err error) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if failed == nil {
+			failed = err
+		}
+		return failed != nil
+	}
+	slots := make(chan struct{}, 256)
+	for i := range n {
+		slots <- struct{}{}
+		if fail(nil) {
+			<-slots
+			break
+		}
+		err := c.Start(context.Background(), op, in(i), func(r client.Reply) {
+			fail(got(i, r))
+			<-slots
+		})
+		if err != nil {
+			fail(err)
+			<-slots
+			break
+		}
+	}
+	for range cap(slots) { // all of them free: all answered
+		slots <- struct{}{}
+	}
+	return failed
+}

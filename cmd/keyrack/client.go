@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"time"
+
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/protocol/client"
+)
+
+// callTimeout bounds one call with all its tries.
+const callTimeout = 30 * time.Second
+
+// remote returns a client over TLS as the environment describes it.
+func (sh *shell) remote() (*client.Client, error) {
+	for _, name := range []string{client.EnvAddr, client.EnvServerKey, client.EnvCert, client.EnvKey} {
+		if sh.getenv(name) == "" {
+			return nil, hinted("paste the export lines that keyrack dev prints, or run keyrack dev -- COMMAND",
+				"environment variable %s is not set", name)
+		}
+	}
+	cfg, err := client.FromEnv(sh.getenv)
+	if err != nil {
+		if _, known := knownHint(err); known {
+			return nil, err
+		}
+		return nil, hinted("KEYRACK_CERT and KEYRACK_KEY must be PEM files of one certificate and its key", "%w", err)
+	}
+	c, err := client.New(cfg)
+	if err != nil {
+		return nil, hinted("correct KEYRACK_ADDR (host:port) and KEYRACK_SERVER_KEY (sha256: and 64 hex digits)", "%w", err)
+	}
+	return c, nil
+}
+
+// local returns a client over the operator's Unix socket.
+func (sh *shell) local(socket string) (*client.Client, error) {
+	if socket == "" {
+		socket = sh.getenv(client.EnvSocket)
+	}
+	if socket == "" {
+		return nil, hinted("set it to the path of the appliance's Unix socket, as keyrack dev prints it",
+			"environment variable %s is not set", client.EnvSocket)
+	}
+	return client.New(client.Config{Socket: socket})
+}
+
+// socketFlag declares --socket.
+func socketFlag(fs *flag.FlagSet) *string {
+	return fs.String("socket", "", "`PATH` of the appliance's Unix socket; KEYRACK_SOCKET if not given")
+}
+
+// dial returns the client for a service: the appliance's own operations go to
+// the operator's socket where there is one. A few are every client's.
+func (sh *shell) dial(s *api.Service) (*client.Client, error) {
+	if s == api.Appliance && (sh.getenv(client.EnvSocket) != "" || sh.getenv(client.EnvAddr) == "") {
+		return sh.local("")
+	}
+	return sh.remote()
+}
+
+// call makes one call.
+func call[In, Out any](c *client.Client, op api.OpOf[In, Out], in *In) (*Out, error) {
+	out := new(Out)
+	return out, callAny(c, op.Op, in, out)
+}
+
+// callAny makes one call of any operation. What fails before an appliance
+// answers, for a reason that no hint is known for, is a server that is not the
+// pinned one, or that does not speak our protocol.
+func callAny(c *client.Client, op *api.Op, in, out any) error {
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	err := c.Call(ctx, op, in, out)
+	if _, answered := errors.AsType[*api.Error](err); err == nil || answered {
+		return err
+	}
+	if _, known := knownHint(err); known {
+		return err
+	}
+	return hinted("KEYRACK_SERVER_KEY must be the ServerKey that keyrack status prints on the appliance itself", "%w", err)
+}

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"strings"
+
+	"github.com/keyrack/keyrack/api"
+)
+
+// encryptionContext is what --context collects.
+type encryptionContext map[string]string
+
+// contextFlag declares --context.
+func contextFlag(fs *flag.FlagSet) encryptionContext {
+	c := encryptionContext{}
+	fs.Var(c, "context", "bind to `K=V`, a pair of the encryption context; may be given several times")
+	return c
+}
+
+// String is part of flag.Value; there is no default to show.
+func (c encryptionContext) String() string { return "" }
+
+// Set adds a pair.
+func (c encryptionContext) Set(s string) error {
+	key, value, ok := strings.Cut(s, "=")
+	if !ok {
+		return errors.New("want key=value")
+	}
+	if _, twice := c[key]; twice {
+		return fmt.Errorf("the key %q was given before", key)
+	}
+	c[key] = value
+	return nil
+}
+
+// encode returns the context as it is sent, nil if no pair was given.
+func (c encryptionContext) encode() api.EncryptionContext {
+	if len(c) == 0 {
+		return nil
+	}
+	return api.NewEncryptionContext(c)
+}

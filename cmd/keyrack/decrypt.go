@@ -1,0 +1,65 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/api/kmsapi"
+)
+
+var decryptCommand = command{
+	name: "decrypt", args: "[--key KEY] [--context K=V]… [--in FILE] [--out FILE]", short: "decrypt what encrypt wrote",
+	long: `
+Decrypts a ciphertext and writes the plaintext and nothing else. A ciphertext
+names its own key; with --key it must be that one. The context must be the one
+that encrypt was given.`,
+	flags: decryptFlags,
+}
+
+func decryptFlags(fs *flag.FlagSet) action {
+	key := fs.String("key", "", "refuse a ciphertext of another key than `KEY`: a key id or a key ARN")
+	bound := contextFlag(fs)
+	in := inFlag(fs, "the ciphertext")
+	out := outFlag(fs, "the plaintext")
+	format := outputFlag(fs)
+	return noWords(fs, func(sh *shell) error {
+		blob, err := sh.readInput(*in, api.MaxCiphertext)
+		if err != nil {
+			return fmt.Errorf("read the ciphertext: %w", err)
+		}
+		if err := decryptable(blob); err != nil {
+			return err
+		}
+		return sh.decrypt(&kmsapi.DecryptRequest{
+			KeyId: api.ParseKeyRef([]byte(*key)), CiphertextBlob: blob, EncryptionContext: bound.encode(),
+			EncryptionAlgorithm: kmsapi.SymmetricDefault,
+		}, *out, format)
+	})
+}
+
+// decryptable says before anything is sent what cannot be a ciphertext.
+func decryptable(blob []byte) error {
+	const hint = "give the file exactly as encrypt wrote it"
+	switch n := len(blob); {
+	case n == 0:
+		return hinted(hint, "there is nothing to decrypt: the input is empty")
+	case n > api.MaxCiphertext:
+		return hinted(hint, "the input is larger than any ciphertext, %d bytes", api.MaxCiphertext)
+	}
+	return nil
+}
+
+func (sh *shell) decrypt(in *kmsapi.DecryptRequest, to string, format *format) error {
+	c, err := sh.remote()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	out, err := call(c, kmsapi.Decrypt, in)
+	if err != nil {
+		return err
+	}
+	defer clear(out.Plaintext)
+	return sh.writeResult(to, format, kmsapi.Decrypt.Op, out, out.Plaintext)
+}

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/keyrack/keyrack/internal/rack"
+)
+
+var devCommand = command{
+	name: "dev", args: "[--demo] [-- COMMAND [ARG]…]", short: "a throw-away appliance on this machine, to try and to develop with",
+	long: `
+Runs an appliance on loopback, with a token that is a file, keys in memory and a
+client that is the root of account 111122223333, and prints what another shell
+needs to reach it. Ctrl-C ends it and removes all it wrote. It is for development:
+its keys are as safe as a file, and end with it.
+
+With -- COMMAND it runs COMMAND with that environment, forwards signals to it, and
+ends as it ends: with its exit status, 128 and the number of the signal that
+killed it, or 127 if it could not be started.`,
+	flags: devFlags,
+}
+
+// devCloseTimeout is how long a throw-away appliance may take to finish what it
+// has read before it is cut short.
+const devCloseTimeout = 5 * time.Second
+
+func devFlags(fs *flag.FlagSet) action {
+	demo := fs.Bool("demo", false, "first show it at work")
+	return func(sh *shell, words, rest []string) error {
+		switch {
+		case len(words) > 0:
+			return usagef("keyrack help dev", "dev: unexpected argument %q: a command stands behind --", words[0])
+		case rest != nil && len(rest) == 0:
+			return usagef("keyrack help dev", "dev: no command stands behind --")
+		case *demo && rest != nil:
+			return usagef("keyrack help dev", "dev: --demo runs its own commands: leave -- away")
+		}
+		return runDev(sh, *demo, rest)
+	}
+}
+
+// runDev runs the appliance, and a command or what a newcomer reads.
+func runDev(sh *shell, demo bool, args []string) (err error) {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE)
+	dir, err := os.MkdirTemp("", "keyrack-dev-*")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	d, err := startDev(sh, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.close()) }()
+	switch {
+	case args != nil:
+		return child(sh, args, signals)
+	case demo:
+		err = d.demo(sh, signals)
+	default:
+		err = d.explain(sh.out)
+	}
+	if err == nil {
+		<-signals
+	}
+	return err
+}
+
+// devAppliance is a running throw-away appliance.
+type devAppliance struct {
+	*rack.Appliance
+	dir string
+	env []string // NAME=value
+}
+
+// startDev starts an appliance in dir and puts its environment, and a PATH that
+// finds this binary as keyrack, into this process's, for its children.
+func startDev(sh *shell, dir string) (*devAppliance, error) {
+	bin := filepath.Join(dir, "bin")
+	self, err := os.Executable()
+	if err == nil {
+		err = os.Mkdir(bin, 0o700)
+	}
+	if err == nil {
+		err = os.Symlink(self, filepath.Join(bin, "keyrack"))
+	}
+	if err != nil {
+		return nil, err
+	}
+	a, env, err := rack.Dev(context.Background(), dir, version, devLogger(sh.err))
+	if err != nil {
+		return nil, hinted("keyrack dev needs a folder for temporary files with room, and a short path: set TMPDIR to one", "start the appliance: %w", err)
+	}
+	d := &devAppliance{a, dir, append(env, "PATH="+bin+string(filepath.ListSeparator)+os.Getenv("PATH"))}
+	for _, v := range d.env {
+		name, value, _ := strings.Cut(v, "=")
+		if err := os.Setenv(name, value); err != nil {
+			return nil, errors.Join(err, d.close())
+		}
+	}
+	return d, nil
+}
+
+// devLogger writes warnings for whoever sits before it: without the time.
+func devLogger(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{
+		Level: slog.LevelWarn,
+		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey && len(groups) == 0 {
+				return slog.Attr{}
+			}
+			return a
+		},
+	}))
+}
+
+// close stops the appliance.
+func (d *devAppliance) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), devCloseTimeout)
+	defer cancel()
+	return d.Close(ctx)
+}
+
+// explain prints lines for another shell: comments, and the environment.
+func (d *devAppliance) explain(w io.Writer) error {
+	var b strings.Builder
+	b.WriteString("# A throw-away appliance is running. Paste this into another shell:\n\n")
+	for _, v := range d.env {
+		name, value, _ := strings.Cut(v, "=")
+		if name == "PATH" { // the other shell has its own
+			value = filepath.Join(d.dir, "bin")
+			fmt.Fprintf(&b, "export PATH=%s:\"$PATH\"\n", shellQuote(value))
+			continue
+		}
+		fmt.Fprintf(&b, "export %s=%s\n", name, shellQuote(value))
+	}
+	b.WriteString("\n# Then, for example: keyrack key create; keyrack audit tail --follow; keyrack help\n# Ctrl-C here ends the appliance and its keys.\n")
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// shellQuote makes s one word of a POSIX shell.
+func shellQuote(s string) string {
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// child runs a command until it ends, and returns its exit status as an error.
+func child(sh *shell, args []string, signals <-chan os.Signal) error {
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = sh.in, sh.out, sh.err
+	if err := cmd.Start(); err != nil {
+		return &problem{err, "behind -- stands a command as a shell would find it", 127}
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for {
+		select {
+		case s := <-signals:
+			if forwardable(s) {
+				cmd.Process.Signal(s) // it may have ended meanwhile
+			}
+		case err := <-ended:
+			return childStatus(err)
+		}
+	}
+}
+
+// forwardable says whether a signal must be passed on. Ctrl-C and Ctrl-\ reach
+// all processes in a terminal's foreground, so the command has them already.
+// SIGPIPE was about our own output.
+func forwardable(s os.Signal) bool {
+	switch s {
+	case syscall.SIGPIPE:
+		return false
+	case syscall.SIGINT, syscall.SIGQUIT:
+		return !inForeground()
+	}
+	return true
+}
+
+// inForeground reports whether this process is in the foreground of a terminal:
+// pgrp equals tpgid in /proc/self/stat (proc_pid_stat(5)).
+func inForeground() bool {
+	stat, err := os.ReadFile("/proc/self/stat")
+	if err != nil {
+		return false
+	}
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	return len(fields) > 5 && fields[2] == fields[5] // state ppid pgrp session tty_nr tpgid
+}
+
+// childStatus turns the end of a command into keyrack's own.
+func childStatus(err error) error {
+	e, ok := errors.AsType[*exec.ExitError](err)
+	if !ok {
+		return err
+	}
+	if status := e.Sys().(syscall.WaitStatus); status.Signaled() {
+		return exitStatus(128 + int(status.Signal()))
+	}
+	return exitStatus(e.ExitCode())
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/api/kmsapi"
+)
+
+var encryptCommand = command{
+	name: "encrypt", args: "--key KEY [--context K=V]… [--in FILE] [--out FILE]", short: "encrypt at most 4096 bytes",
+	long: `
+Encrypts 1 to 4096 bytes under a key and writes the ciphertext and nothing else:
+105 bytes more than it was given. The context is not secret and not stored; it is
+bound to the ciphertext, and decrypt must be given the same.`,
+	flags: encryptFlags,
+}
+
+func encryptFlags(fs *flag.FlagSet) action {
+	key := fs.String("key", "", "encrypt under `KEY`: a key id or a key ARN")
+	bound := contextFlag(fs)
+	in := inFlag(fs, "the plaintext")
+	out := outFlag(fs, "the ciphertext")
+	format := outputFlag(fs)
+	return noWords(fs, func(sh *shell) error {
+		if *key == "" {
+			return usagef("keyrack help encrypt", "encrypt: --key is missing")
+		}
+		plaintext, err := sh.readInput(*in, api.MaxPlaintext)
+		if err != nil {
+			return fmt.Errorf("read the plaintext: %w", err)
+		}
+		defer clear(plaintext)
+		if err := encryptable(plaintext); err != nil {
+			return err
+		}
+		return sh.encrypt(&kmsapi.EncryptRequest{
+			KeyId: api.ParseKeyRef([]byte(*key)), Plaintext: plaintext, EncryptionContext: bound.encode(),
+			EncryptionAlgorithm: kmsapi.SymmetricDefault,
+		}, *out, format)
+	})
+}
+
+// encryptable says before anything is sent what the appliance would refuse.
+func encryptable(plaintext []byte) error {
+	switch n := len(plaintext); {
+	case n == 0:
+		return hinted("encrypt takes 1 to 4096 bytes; was --in or the pipe meant to hold some?", "there is nothing to encrypt: the input is empty")
+	case n > api.MaxPlaintext:
+		return hinted(fmt.Sprintf("encrypt takes at most %d bytes; it is for small data such as passwords and keys", api.MaxPlaintext),
+			"the input is larger than %d bytes", api.MaxPlaintext)
+	}
+	return nil
+}
+
+func (sh *shell) encrypt(in *kmsapi.EncryptRequest, to string, format *format) error {
+	c, err := sh.remote()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	out, err := call(c, kmsapi.Encrypt, in)
+	if err != nil {
+		return err
+	}
+	return sh.writeResult(to, format, kmsapi.Encrypt.Op, out, out.CiphertextBlob)
+}

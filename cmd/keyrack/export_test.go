@@ -1,0 +1,44 @@
+package main
+
+import (
+	"strings"
+	"time"
+
+	"github.com/keyrack/keyrack/api"
+)
+
+// Main is the command itself, for the scripts.
+func Main() { main() }
+
+// Run runs one command line.
+func Run(env map[string]string, args ...string) (status int, stdout, stderr string) {
+	var out, err strings.Builder
+	sh := &shell{in: strings.NewReader(""), out: &out, err: &err, getenv: func(name string) string { return env[name] }}
+	status = run(sh, args)
+	return status, out.String(), err.String()
+}
+
+// HintFor returns the hint of a kind of error, "" if it has none.
+func HintFor(k api.Kind) string { return kindHints[k] }
+
+// Quantiles returns quantiles of what a histogram counted.
+func Quantiles(counted []time.Duration, qs ...float64) (all []time.Duration) {
+	var one, h histogram
+	for _, d := range counted {
+		one.add(d)
+	}
+	h.merge(&one)
+	for _, q := range qs {
+		all = append(all, h.quantile(q))
+	}
+	return all
+}
+
+// FormatRecord returns an encoded audit record as a line.
+func FormatRecord(encoded []byte) (string, error) {
+	r, err := readRecord(7, encoded)
+	if err != nil {
+		return "", err
+	}
+	return r.String(), nil
+}

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+)
+
+// helpCommand is made when asked for: the table it prints holds itself.
+func helpCommand() command {
+	return command{
+		name: "help", args: "[COMMAND…]", short: "this list, or the help of a command",
+		long:  "Prints the list of commands, or what a command does and its flags.",
+		flags: func(*flag.FlagSet) action { return help },
+		own:   true,
+	}
+}
+
+func help(sh *shell, words, _ []string) error {
+	if len(words) == 0 {
+		return listCommands(sh.out)
+	}
+	c, more := find(words)
+	switch {
+	case c == nil:
+		return unknownCommand(words)
+	case c.name == "call" && len(more) > 0:
+		return callHelp(sh, more)
+	case len(more) > 0:
+		return unknownCommand(words)
+	}
+	return c.help(sh.out)
+}
+
+// listCommands prints the table.
+func listCommands(w io.Writer) error {
+	var b strings.Builder
+	b.WriteString("keyrack: the root of trust of a rack\n\n")
+	t := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
+	for _, c := range commands() {
+		fmt.Fprintf(t, "  keyrack %s\t%s\n", c.name, c.short)
+	}
+	t.Flush()
+	b.WriteString(`
+keyrack help COMMAND lists the flags of a command. Begin with: keyrack dev
+`)
+	_, err := io.WriteString(w, b.String())
+	return err
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io/fs"
+	"net"
+	"syscall"
+
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/audit"
+	"github.com/keyrack/keyrack/internal/tlog"
+	"github.com/keyrack/keyrack/protocol/client"
+)
+
+// kindHints says what to do about each kind of error that an appliance answers.
+var kindHints = map[api.Kind]string{
+	api.KindInternal:                "the appliance's own log has the cause under the time of this call",
+	api.KindValidation:              "correct the member that the message names; keyrack help call SERVICE OPERATION lists the members",
+	api.KindSerialization:           "client and appliance do not understand each other: compare keyrack version with the Version of keyrack status",
+	api.KindUnknownOperation:        "the appliance's version does not have this operation: compare keyrack version with the Version of keyrack status",
+	api.KindAccessDenied:            "check the key, and that KEYRACK_CERT is the client that may use it; operations of keyrack itself are for the operator's socket only",
+	api.KindThrottling:              "the appliance is busy: wait a moment and call again, or send less at a time",
+	api.KindUnrecognizedClient:      "KEYRACK_CERT and KEYRACK_KEY must be a client that this appliance knows, with a certificate that is not over; keyrack dev prints the ones of its appliance",
+	api.KindUnavailable:             "keyrack status on the appliance says what is wrong; call again when it is put right",
+	api.KindNotFound:                "check the key id: keyrack key create prints it, and an appliance in memory forgets it when it ends",
+	api.KindDisabled:                "use another key, or enable this one first",
+	api.KindInvalidState:            "use a key whose KeyState is Enabled",
+	api.KindInvalidKeyUsage:         "use a key whose KeyUsage and KeySpec offer this operation and algorithm",
+	api.KindInvalidCiphertext:       "give the file exactly as encrypt wrote it, and every --context that encrypt was given",
+	api.KindIncorrectKey:            "leave --key out: a ciphertext names its own key",
+	api.KindInvalidArn:              "an ARN looks like arn:aws:kms:rack-1:111122223333:key/KEY-ID",
+	api.KindInvalidGrantToken:       "leave the grant tokens out",
+	api.KindDryRun:                  "leave the dry run out to do it",
+	api.KindUnsupportedOperation:    "leave out the member that the message names",
+	api.KindMalformedPolicyDocument: "leave the policy out to get the default key policy",
+	api.KindTag:                     "correct or leave out the tags",
+	api.KindLimitExceeded:           "make it smaller, or remove what is no longer needed",
+	api.KindKeyUnavailable:          "the token that holds the key does not answer: keyrack status on the appliance says more",
+	api.KindRequestTooLarge:         "send less in one request",
+	api.KindRequestTimeout:          "send whole requests without pauses, and check the network",
+}
+
+// hints says what to do about errors that no appliance answered. The first that
+// matches counts.
+var hints = []struct {
+	of   func(error) bool
+	hint string
+}{
+	{is(context.DeadlineExceeded), "nothing answered in time: check KEYRACK_ADDR and the network between here and the appliance"},
+	{is(client.ErrLost), "see keyrack audit tail for whether the call was carried out before calling again"},
+	{dialing(syscall.EACCES), "the socket is for root and for the user that the appliance runs as"},
+	{dialing(syscall.ENOENT), "no appliance made this socket: start one, or set KEYRACK_SOCKET to the path that it uses"},
+	{dialing(syscall.ECONNREFUSED), "no appliance listens there: start one (keyrack dev), or correct KEYRACK_ADDR or KEYRACK_SOCKET"},
+	{dialing(nil), "check KEYRACK_ADDR (host:port) and the network between here and the appliance"},
+	{as[tls.RecordHeaderError], "KEYRACK_ADDR answers, but not with TLS: it must be the port of the appliance's native protocol"},
+	{as[tls.AlertError], "KEYRACK_ADDR must be the port of the native protocol, and KEYRACK_CERT a client that the appliance knows"},
+	{is(tlog.ErrKey), "the key is one line, name+hash+base64, as the appliance's GetAuditCheckpoint gives it and keyrack dev prints it (KEYRACK_AUDIT_KEY)"},
+	{is(audit.ErrForked), "the log was rewritten or it is another log: keep its folder as evidence, and trust the copies of it made before"},
+	{is(audit.ErrTruncated), "records that were signed are missing at the end: look for them in a backup of the folder"},
+	{is(audit.ErrDamaged), "trust no record from that place on: keep the folder as evidence, and compare it with a backup"},
+	{is(audit.ErrCheckpoint), "check --key and the folder: they must belong to the same appliance, which signs a checkpoint a second after its first record"},
+	{is(syscall.ENOSPC), "make room on that disk, or write to another place"},
+	{is(fs.ErrPermission), "choose a file that you may use, or run as the user who may"},
+	{is(fs.ErrNotExist), "check the path; a folder that is to hold a file must exist"},
+	{as[*fs.PathError], "check the path and what it is"},
+}
+
+// otherHint is for errors that nothing above knows.
+const otherHint = "keyrack help explains the commands"
+
+func is(target error) func(error) bool {
+	return func(err error) bool { return errors.Is(err, target) }
+}
+
+func as[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
+}
+
+// dialing matches errors of making a connection, all of them if cause is nil.
+func dialing(cause error) func(error) bool {
+	return func(err error) bool {
+		e, ok := errors.AsType[*net.OpError](err)
+		return ok && e.Op == "dial" && (cause == nil || errors.Is(err, cause))
+	}
+}
+
+// hintFor returns what to do about err: never empty.
+func hintFor(err error) string {
+	if p, ok := errors.AsType[*problem](err); ok {
+		return p.hint
+	}
+	if hint, ok := knownHint(err); ok {
+		return hint
+	}
+	return otherHint
+}
+
+func knownHint(err error) (string, bool) {
+	if e, ok := errors.AsType[*api.Error](err); ok {
+		hint, ok := kindHints[e.Kind]
+		return hint, ok
+	}
+	for _, h := range hints {
+		if h.of(err) {
+			return h.hint, true
+		}
+	}
+	return "", false
+}

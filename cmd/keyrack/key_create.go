@@ -1,0 +1,32 @@
+package main
+
+import (
+	"flag"
+
+	"github.com/keyrack/keyrack/api/kmsapi"
+)
+
+var keyCreateCommand = command{
+	name: "key create", args: "[--description TEXT]", short: "create a key and print its id",
+	long: `
+Creates a symmetric encryption key in the caller's account, and prints the key's
+id alone, or its whole KeyMetadata as JSON.`,
+	flags: keyCreateFlags,
+}
+
+func keyCreateFlags(fs *flag.FlagSet) action {
+	description := fs.String("description", "", "describe the key's use as `TEXT`; it is not secret and stands in the audit log")
+	format := outputFlag(fs)
+	return noWords(fs, func(sh *shell) error {
+		c, err := sh.remote()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		out, err := call(c, kmsapi.CreateKey, &kmsapi.CreateKeyRequest{Description: *description, Origin: kmsapi.OriginAWSKMS})
+		if err != nil {
+			return err
+		}
+		return format.print(sh.out, responseJSON(kmsapi.CreateKey.Op, out), out.KeyMetadata.KeyId+"\n")
+	})
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/keyrack/keyrack/api"
+)
+
+// format is how a command prints: for people and $(…), or as JSON with AWS's names.
+type format string
+
+const (
+	asText format = "text"
+	asJSON format = "json"
+)
+
+// outputFlag declares --output.
+func outputFlag(fs *flag.FlagSet) *format {
+	f := asText
+	fs.Var(&f, "output", "print as `FORMAT`: text or json")
+	return &f
+}
+
+// String returns the format's name.
+func (f *format) String() string { return string(*f) }
+
+// Set takes a format's name.
+func (f *format) Set(s string) error {
+	if format(s) != asText && format(s) != asJSON {
+		return errors.New("want text or json")
+	}
+	*f = format(s)
+	return nil
+}
+
+// print prints v as JSON, or text as it is.
+func (f *format) print(w io.Writer, v any, text string) error {
+	if *f == asText {
+		_, err := io.WriteString(w, text)
+		return err
+	}
+	b, err := indented(v)
+	if err == nil {
+		_, err = w.Write(b)
+	}
+	return err
+}
+
+// indented returns v as JSON for people who read JSON.
+func indented(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	err := e.Encode(v)
+	return b.Bytes(), err
+}
+
+// responseJSON returns a response with AWS's names.
+func responseJSON(op *api.Op, out any) json.RawMessage {
+	return op.Out.AppendJSON(nil, out)
+}
+
+// writeResult writes to a file the bytes that a command was asked for, or the
+// whole response as JSON.
+func (sh *shell) writeResult(to string, format *format, op *api.Op, out any, result []byte) error {
+	if *format == asJSON {
+		b, err := indented(responseJSON(op, out))
+		if err != nil {
+			return err
+		}
+		result = b
+	}
+	if err := sh.writeOutput(to, result); err != nil {
+		return fmt.Errorf("write the result: %w", err)
+	}
+	return nil
+}
+
+// columns lines up rows of a name and a value. Values may come from elsewhere.
+func columns(rows [][2]string) string {
+	var b strings.Builder
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, r := range rows {
+		fmt.Fprintf(t, "%s\t%s\n", oneLine(r[0]), oneLine(r[1]))
+	}
+	t.Flush()
+	return b.String()
+}

@@ -1,0 +1,21 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"runtime"
+)
+
+var versionCommand = command{
+	name: "version", args: "[--output FORMAT]", short: "the version of this binary",
+	long:  "Prints the version of this binary, the Go release that built it and the platform it is for.",
+	flags: versionFlags,
+}
+
+func versionFlags(fs *flag.FlagSet) action {
+	format := outputFlag(fs)
+	return noWords(fs, func(sh *shell) error {
+		v := struct{ Version, Go, Platform string }{version, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
+		return format.print(sh.out, v, fmt.Sprintf("keyrack %s %s %s\n", v.Version, v.Go, v.Platform))
+	})
+}
