@@ -11,6 +11,8 @@ import (
 	"github.com/keyrack/keyrack/protocol/client"
 )
 
+// auditTailCommand reads the log through the appliance. audit verify is what
+// proves it; this one trusts the socket.
 var auditTailCommand = command{
 	name: "audit tail", args: "[-n N] [--follow] [--socket PATH]", short: "the newest records of the audit log",
 	long: `
@@ -26,6 +28,7 @@ const (
 	followPause    = time.Second
 )
 
+// auditTailFlags declares the flags and acts.
 func auditTailFlags(fs *flag.FlagSet) action {
 	t := &tail{}
 	fs.Int64Var(&t.n, "n", 10, "print the last `N` records, 1 to 1000000")

@@ -11,6 +11,8 @@ import (
 	"github.com/keyrack/keyrack/internal/tlog"
 )
 
+// auditVerifyCommand needs no appliance and no secret: whoever has a copy of the
+// files and the public key can run it, on another machine and years later.
 var auditVerifyCommand = command{
 	name: "audit verify", args: "[DIR] [--key VKEY]… [--expect NOTEFILE]…", short: "prove an audit log from its files alone",
 	long: `
@@ -26,13 +28,17 @@ verified too.`,
 // texts collects a flag that may be given several times.
 type texts []string
 
+// String is part of flag.Value; there is no default to show.
 func (t *texts) String() string { return "" }
 
+// Set adds a value.
 func (t *texts) Set(s string) error {
 	*t = append(*t, s)
 	return nil
 }
 
+// auditVerifyFlags declares the flags and acts. An error says how many records
+// are whole before the place it names.
 func auditVerifyFlags(fs *flag.FlagSet) action {
 	var keys, expect texts
 	fs.Var(&keys, "key", "verifier key `VKEY` of the log's checkpoints, name+hash+base64; KEYRACK_AUDIT_KEY if not given")
@@ -75,6 +81,8 @@ func (sh *shell) auditDir(words []string) (string, error) {
 	return dir, nil
 }
 
+// verifyOptions reads keys and expected checkpoints. There is no default key but
+// the environment's: one taken from the folder would prove nothing.
 func (sh *shell) verifyOptions(keys, expect []string) (opts audit.VerifyOptions, err error) {
 	if key := sh.getenv(rack.EnvAuditKey); len(keys) == 0 && key != "" {
 		keys = []string{key}
@@ -114,6 +122,7 @@ type verification struct {
 	Unfinished bool   // the last batch was being written
 }
 
+// verified returns the report with the names that JSON has.
 func verified(r *audit.Report) verification {
 	return verification{
 		Origin: r.Origin, Segments: r.Segments, Batches: r.Batches, Records: uint64(r.Size), Root: r.Root.String(),
@@ -121,6 +130,8 @@ func verified(r *audit.Report) verification {
 	}
 }
 
+// verifiedText returns the report for people. How many records no signature
+// covers yet is said, not hidden in an OK.
 func verifiedText(r *audit.Report) string {
 	s := fmt.Sprintf("OK: %d records are one log, %s; its newest signed checkpoint covers %d of them\n",
 		r.Size, oneLine(r.Origin), r.Covered)

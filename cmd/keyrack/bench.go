@@ -8,6 +8,9 @@ import (
 	"github.com/keyrack/keyrack/api"
 )
 
+// benchCommand is the load generator behind bench/RESULTS.md. It shares the
+// machine with the appliance, so it is made to be light: no goroutine and no
+// allocation of its own for a request.
 var benchCommand = command{
 	name: "bench", args: "[--op OP] [--size N] [--conns N] [--depth N] [--duration D]", short: "load an appliance and measure it",
 	long: `
@@ -36,11 +39,13 @@ type benchmark struct {
 	conns, depth int
 	duration     time.Duration
 	salts        int
+	forget       time.Duration // until the appliance forgets message keys it encrypted under
 	socket       *string
 }
 
+// benchFlags declares the flags and acts.
 func benchFlags(fs *flag.FlagSet) action {
-	b := &benchmark{}
+	b := &benchmark{forget: api.MessageKeyLife + time.Second}
 	fs.StringVar(&b.op, "op", "encrypt", "load it with `OP`: encrypt, decrypt or status")
 	fs.IntVar(&b.size, "size", 32, "plaintexts have `N` bytes, 1 to 4096")
 	fs.IntVar(&b.conns, "conns", 8, "open `N` connections, 1 to 1024")
@@ -77,6 +82,8 @@ func (b *benchmark) fault() string {
 		return fmt.Sprintf("--duration is %v, want 10ms to 1h", b.duration)
 	case b.salts < 0 || b.salts > api.CachedKeys:
 		return fmt.Sprintf("--distinct-salts is %d, want at most %d: beyond it the store would be measured", b.salts, api.CachedKeys)
+	case b.salts > 0 && b.duration > api.MessageKeyLife/2:
+		return fmt.Sprintf("--duration is %v, want at most %v with --distinct-salts: later the appliance has room for message keys again", b.duration, api.MessageKeyLife/2)
 	case b.salts > 0 && b.op != "decrypt":
 		return "--distinct-salts is for --op decrypt"
 	}

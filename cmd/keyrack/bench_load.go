@@ -13,7 +13,9 @@ import (
 )
 
 // load keeps requests in flight. Its lanes run on the clients' own goroutines:
-// the answer to one request sends the next.
+// the answer to one request sends the next. So there is no goroutine, channel or
+// lock between an answer and the next request, and requests that are sent for
+// answers that arrived together leave together.
 type load struct {
 	*work
 	step      int // of a lane through the requests: the number of lanes
@@ -31,7 +33,8 @@ type line struct {
 	waits   histogram // written by the connection's reading goroutine alone
 }
 
-// lane is one request at a time on a connection.
+// lane is one request at a time on a connection. It is touched by whoever handles
+// its one request: first start, then the connection's reading goroutine.
 type lane struct {
 	*load
 	line *line
@@ -67,7 +70,7 @@ func (b *benchmark) run() (*benchResult, error) {
 // start connects and lets all lanes go.
 func (l *load) start(b *benchmark) error {
 	for i := range b.conns {
-		c, err := b.sh.dial(l.op.Service)
+		c, err := l.connect()
 		if err != nil {
 			return err
 		}
@@ -83,7 +86,8 @@ func (l *load) start(b *benchmark) error {
 	return nil
 }
 
-// stop ends the lanes when their requests are answered, and the connections.
+// stop ends the lanes when their requests are answered, and then the connections.
+// After it nothing writes the histograms any more.
 func (l *load) stop() {
 	l.stopped.Store(true)
 	l.running.Wait()
@@ -92,6 +96,7 @@ func (l *load) stop() {
 	}
 }
 
+// send sends the lane's next request. It does not wait for the answer.
 func (a *lane) send(now time.Time) {
 	a.sent = now
 	if err := a.line.client.Start(context.Background(), a.op, a.requests[a.next], a.got); err != nil {
@@ -156,7 +161,8 @@ type reading struct {
 }
 
 // read reads the counters. The appliance's are left out where its operator's
-// socket is not known.
+// socket is not known. Answers are counted when the status has arrived: under load
+// it queues behind other requests, whose cost it includes.
 func (l *load) read(operator *client.Client) (reading, error) {
 	r := reading{}
 	var err error
@@ -191,7 +197,8 @@ func (b *benchmark) measure(l *load, operator *client.Client) (*benchResult, err
 	return b.result(from, to)
 }
 
-// result returns what lies between two readings, for each operation.
+// result returns what lies between two readings, for each operation. The
+// appliance's cost includes its idle work, such as one checkpoint a second.
 func (b *benchmark) result(from, to reading) (*benchResult, error) {
 	n, seconds := to.answers-from.answers, to.at.Sub(from.at).Seconds()
 	if n == 0 {
@@ -217,7 +224,8 @@ func (b *benchmark) result(from, to reading) (*benchResult, error) {
 	return r, nil
 }
 
-// latencies adds how long callers waited, once no lane runs any more.
+// latencies adds how long callers waited, from sending to the answer's arrival,
+// once no lane runs any more.
 func (r *benchResult) latencies(l *load) {
 	var all histogram
 	for _, line := range l.lines {

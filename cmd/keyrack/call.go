@@ -23,6 +23,7 @@ func callCommand() command {
 // callFlags declares nothing: which flags there are depends on the operation.
 func callFlags(*flag.FlagSet) action { return callOperation }
 
+// callLong returns the help: the operations come from the table.
 func callLong() string {
 	var b strings.Builder
 	b.WriteString(`
@@ -110,7 +111,7 @@ func (r *request) flags() *flag.FlagSet {
 }
 
 // fill makes the request of what was given. Whether it is complete the
-// appliance decides.
+// appliance decides: it has the rules that span members, and the words for them.
 func (r *request) fill() error {
 	if r.file != "" {
 		b, err := r.sh.readAll(r.file)
@@ -159,6 +160,7 @@ func (r *request) bytes(f *api.Field, value string) ([]byte, error) {
 	return b, nil
 }
 
+// secret reports whether a member, or an item of it, must not be seen.
 func secret(f *api.Field) bool {
 	return f.Shape == api.ShapeSecret || f.Shape == api.ShapeList && f.Elem.Shape == api.ShapeSecret
 }
@@ -172,7 +174,8 @@ func (sh *shell) readAll(path string) ([]byte, error) {
 	return b, err
 }
 
-// send calls the operation and prints the answer.
+// send calls the operation and prints the answer: all of it, a plaintext too, as it
+// is what was asked for.
 func (r *request) send() error {
 	c, err := r.sh.dial(r.op.Service)
 	if err != nil {

@@ -13,7 +13,9 @@ import (
 // callTimeout bounds one call with all its tries.
 const callTimeout = 30 * time.Second
 
-// remote returns a client over TLS as the environment describes it.
+// remote returns a client over TLS as the environment describes it. It does not
+// connect yet. What is missing is named here, before client.FromEnv, because what
+// to do about it is the command line's business.
 func (sh *shell) remote() (*client.Client, error) {
 	for _, name := range []string{client.EnvAddr, client.EnvServerKey, client.EnvCert, client.EnvKey} {
 		if sh.getenv(name) == "" {
@@ -61,7 +63,7 @@ func (sh *shell) dial(s *api.Service) (*client.Client, error) {
 	return sh.remote()
 }
 
-// call makes one call.
+// call makes one call of an operation and returns its response.
 func call[In, Out any](c *client.Client, op api.OpOf[In, Out], in *In) (*Out, error) {
 	out := new(Out)
 	return out, callAny(c, op.Op, in, out)

@@ -9,7 +9,8 @@ import (
 	"github.com/keyrack/keyrack/api"
 )
 
-// encryptionContext is what --context collects.
+// encryptionContext is what --context collects. A pair given twice is refused: which
+// of the two is meant would be a guess.
 type encryptionContext map[string]string
 
 // contextFlag declares --context.

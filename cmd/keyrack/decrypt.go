@@ -8,6 +8,7 @@ import (
 	"github.com/keyrack/keyrack/api/kmsapi"
 )
 
+// decryptCommand is kms:Decrypt on files.
 var decryptCommand = command{
 	name: "decrypt", args: "[--key KEY] [--context K=V]… [--in FILE] [--out FILE]", short: "decrypt what encrypt wrote",
 	long: `
@@ -17,6 +18,8 @@ that encrypt was given.`,
 	flags: decryptFlags,
 }
 
+// decryptFlags declares the flags and acts. A ciphertext of another key than
+// --key is refused by the appliance, which knows all of its references.
 func decryptFlags(fs *flag.FlagSet) action {
 	key := fs.String("key", "", "refuse a ciphertext of another key than `KEY`: a key id or a key ARN")
 	bound := contextFlag(fs)
@@ -50,6 +53,8 @@ func decryptable(blob []byte) error {
 	return nil
 }
 
+// decrypt calls Decrypt and writes the plaintext: nothing of it before all of it
+// has verified.
 func (sh *shell) decrypt(in *kmsapi.DecryptRequest, to string, format *format) error {
 	c, err := sh.remote()
 	if err != nil {

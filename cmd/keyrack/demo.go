@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// demoLines is what --demo types into a shell.
+// demoLines is what --demo types into a shell. Nothing of what it shows is made up:
+// the commands run, and what they print is what is seen.
 var demoLines = []string{
 	"# A key: only its id leaves the appliance.",
 	"key=$(keyrack key create --description demo); echo $key",

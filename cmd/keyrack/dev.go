@@ -18,6 +18,8 @@ import (
 	"github.com/keyrack/keyrack/internal/rack"
 )
 
+// devCommand is the newcomer's command, and what tests and benchmarks run in: the
+// same wiring as any appliance, with a token that is a file.
 var devCommand = command{
 	name: "dev", args: "[--demo] [-- COMMAND [ARG]…]", short: "a throw-away appliance on this machine, to try and to develop with",
 	long: `
@@ -36,6 +38,7 @@ killed it, or 127 if it could not be started.`,
 // has read before it is cut short.
 const devCloseTimeout = 5 * time.Second
 
+// devFlags declares the flags and acts.
 func devFlags(fs *flag.FlagSet) action {
 	demo := fs.Bool("demo", false, "first show it at work")
 	return func(sh *shell, words, rest []string) error {
@@ -51,7 +54,9 @@ func devFlags(fs *flag.FlagSet) action {
 	}
 }
 
-// runDev runs the appliance, and a command or what a newcomer reads.
+// runDev runs the appliance, and a command or what a newcomer reads. Signals are
+// caught from the first moment, and closed pipes too, so that whatever ends it, the
+// folder with the keys is removed; what came early is still in the channel later.
 func runDev(sh *shell, demo bool, args []string) (err error) {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE)
@@ -59,12 +64,12 @@ func runDev(sh *shell, demo bool, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer sh.afterwards(&err, func() error { return os.RemoveAll(dir) })
 	d, err := startDev(sh, dir)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.close()) }()
+	defer sh.afterwards(&err, d.close)
 	switch {
 	case args != nil:
 		return child(sh, args, signals)
@@ -77,6 +82,16 @@ func runDev(sh *shell, demo bool, args []string) (err error) {
 		<-signals
 	}
 	return err
+}
+
+// afterwards cleans up. What goes wrong is reported here: it must not hide behind
+// a command's exit status, nor replace it.
+func (sh *shell) afterwards(err *error, clean func() error) {
+	if e := clean(); e != nil {
+		if status := report(sh, fmt.Errorf("clean up: %w", e)); *err == nil {
+			*err = exitStatus(status)
+		}
+	}
 }
 
 // devAppliance is a running throw-away appliance.
@@ -134,7 +149,8 @@ func (d *devAppliance) close() error {
 	return d.Close(ctx)
 }
 
-// explain prints lines for another shell: comments, and the environment.
+// explain prints lines for another shell: comments, and the environment. All of it
+// can be pasted as it is.
 func (d *devAppliance) explain(w io.Writer) error {
 	var b strings.Builder
 	b.WriteString("# A throw-away appliance is running. Paste this into another shell:\n\n")
@@ -157,7 +173,9 @@ func shellQuote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// child runs a command until it ends, and returns its exit status as an error.
+// child runs a command until it ends, and returns its exit status as an error. The
+// command is in our own process group: Ctrl-Z stops both, and a shell can take the
+// terminal as it would without us.
 func child(sh *shell, args []string, signals <-chan os.Signal) error {
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = sh.in, sh.out, sh.err

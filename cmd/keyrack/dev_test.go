@@ -115,7 +115,7 @@ func TestDemo(t *testing.T) {
 		`(?m)^\$ keyrack decrypt --context to=bob .*\nattack at dawn$`,
 		`(?m)^\$ keyrack decrypt --context to=eve .*\nkeyrack: InvalidCiphertextException: .*\nhint: .*$`,
 		`(?m)^[0-9]+  .*kms:Encrypt  ok  .*EncryptionContext=\{to=bob\}`,
-		`(?m)^\$ keyrack audit verify\nOK: .* covers [1-9][0-9]* of them$`,
+		`(?m)^\$ keyrack audit verify\nOK: .* covers [0-9]+ of them$`,
 	} {
 		if !regexp.MustCompile(want).MatchString(printed) {
 			t.Errorf("no match for %s in:\n%s", want, printed)

@@ -8,6 +8,8 @@ import (
 	"github.com/keyrack/keyrack/api/kmsapi"
 )
 
+// encryptCommand is kms:Encrypt on files. The plaintext is never a word of the
+// command line, which ps(1) shows to everybody.
 var encryptCommand = command{
 	name: "encrypt", args: "--key KEY [--context K=V]… [--in FILE] [--out FILE]", short: "encrypt at most 4096 bytes",
 	long: `
@@ -17,6 +19,8 @@ bound to the ciphertext, and decrypt must be given the same.`,
 	flags: encryptFlags,
 }
 
+// encryptFlags declares the flags and acts. What was read is wiped: the process
+// may be traced or dumped until it ends.
 func encryptFlags(fs *flag.FlagSet) action {
 	key := fs.String("key", "", "encrypt under `KEY`: a key id or a key ARN")
 	bound := contextFlag(fs)
@@ -54,6 +58,7 @@ func encryptable(plaintext []byte) error {
 	return nil
 }
 
+// encrypt calls Encrypt and writes the ciphertext.
 func (sh *shell) encrypt(in *kmsapi.EncryptRequest, to string, format *format) error {
 	c, err := sh.remote()
 	if err != nil {

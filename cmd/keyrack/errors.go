@@ -7,14 +7,18 @@ import (
 	"unicode"
 )
 
-// problem is an error that knows what its user should do.
+// problem is an error that knows what its user should do. Most errors do not:
+// their hint is found by what they are, in hints.go.
 type problem struct {
 	err    error
 	hint   string
 	status int // exit status
 }
 
+// Error returns the error's own text.
 func (p *problem) Error() string { return p.err.Error() }
+
+// Unwrap returns the error without its hint.
 func (p *problem) Unwrap() error { return p.err }
 
 // hinted makes an error with a hint; the exit status is 1.
@@ -37,6 +41,7 @@ func misused(hint, format string, args ...any) error {
 // dev ran has said what there was to say.
 type exitStatus int
 
+// Error is never printed.
 func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
 // report prints err, if there is one, and one line saying what to do. It

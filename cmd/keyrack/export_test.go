@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"strings"
 	"time"
 
@@ -20,6 +21,19 @@ func Run(env map[string]string, args ...string) (status int, stdout, stderr stri
 
 // HintFor returns the hint of a kind of error, "" if it has none.
 func HintFor(k api.Kind) string { return kindHints[k] }
+
+// BenchSalts measures decryptions under message keys of their own without
+// waiting for the appliance to forget them, and returns what was sent.
+func BenchSalts(env map[string]string, salts int) (operations int64, err error) {
+	socket := ""
+	sh := &shell{err: io.Discard, getenv: func(name string) string { return env[name] }}
+	b := &benchmark{sh: sh, op: "decrypt", size: 32, conns: 2, depth: 4, duration: 20 * time.Millisecond, salts: salts, socket: &socket}
+	r, err := b.run()
+	if err != nil {
+		return 0, err
+	}
+	return r.Operations, nil
+}
 
 // Quantiles returns quantiles of what a histogram counted.
 func Quantiles(counted []time.Duration, qs ...float64) (all []time.Duration) {

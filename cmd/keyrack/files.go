@@ -33,7 +33,8 @@ func (sh *shell) readInput(path string, limit int) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(r, int64(limit)+1))
 }
 
-// writeOutput writes a file, or standard output for "-".
+// writeOutput writes a file, or standard output for "-". A symbolic link is
+// followed and stays; what it points to is replaced.
 func (sh *shell) writeOutput(path string, b []byte) error {
 	if path == "-" {
 		_, err := sh.out.Write(b)
@@ -55,7 +56,8 @@ func (sh *shell) writeOutput(path string, b []byte) error {
 }
 
 // replaceFile makes path a file of its own, mode 0600: after a crash it is the
-// old one or the new one, whole.
+// old one or the new one, whole. The new one is written beside it, since a rename
+// works within one file system only, and synced before it gets the name.
 func replaceFile(path string, b []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".keyrack-*")
 	if err != nil {
@@ -74,6 +76,7 @@ func replaceFile(path string, b []byte) error {
 	return nil
 }
 
+// writeInto writes into what is there and stays: a pipe, a terminal, /dev/null.
 func writeInto(path string, b []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {

@@ -16,7 +16,8 @@ func flatten(object json.RawMessage) ([][2]string, error) {
 	return rows, err
 }
 
-// flattenValue reads one value and appends its rows.
+// flattenValue reads one value and appends its rows. It is read by token, because
+// a Go map would lose the order of the members.
 func flattenValue(d *json.Decoder, path string, rows *[][2]string) error {
 	t, err := d.Token()
 	if err != nil {

@@ -18,6 +18,8 @@ func helpCommand() command {
 	}
 }
 
+// help prints the list, the help of one command, or the members of an
+// operation: `help call kms Encrypt`.
 func help(sh *shell, words, _ []string) error {
 	if len(words) == 0 {
 		return listCommands(sh.out)

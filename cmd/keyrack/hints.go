@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"io/fs"
 	"net"
 	"syscall"
@@ -43,24 +44,30 @@ var kindHints = map[api.Kind]string{
 }
 
 // hints says what to do about errors that no appliance answered. The first that
-// matches counts.
+// matches counts, so the more specific stand first: a socket that is not there is
+// a file that is not there, too.
 var hints = []struct {
 	of   func(error) bool
 	hint string
 }{
+	// Between here and the appliance.
 	{is(context.DeadlineExceeded), "nothing answered in time: check KEYRACK_ADDR and the network between here and the appliance"},
 	{is(client.ErrLost), "see keyrack audit tail for whether the call was carried out before calling again"},
 	{dialing(syscall.EACCES), "the socket is for root and for the user that the appliance runs as"},
 	{dialing(syscall.ENOENT), "no appliance made this socket: start one, or set KEYRACK_SOCKET to the path that it uses"},
 	{dialing(syscall.ECONNREFUSED), "no appliance listens there: start one (keyrack dev), or correct KEYRACK_ADDR or KEYRACK_SOCKET"},
+	{is(io.EOF), "the appliance ended the connection: see whether it is going down, and whether KEYRACK_ADDR is its port"},
+	{is(syscall.ECONNRESET), "the appliance ended the connection: see whether it is going down, and whether KEYRACK_ADDR is its port"},
 	{dialing(nil), "check KEYRACK_ADDR (host:port) and the network between here and the appliance"},
 	{as[tls.RecordHeaderError], "KEYRACK_ADDR answers, but not with TLS: it must be the port of the appliance's native protocol"},
 	{as[tls.AlertError], "KEYRACK_ADDR must be the port of the native protocol, and KEYRACK_CERT a client that the appliance knows"},
+	// The audit log's files and keys.
 	{is(tlog.ErrKey), "the key is one line, name+hash+base64, as the appliance's GetAuditCheckpoint gives it and keyrack dev prints it (KEYRACK_AUDIT_KEY)"},
 	{is(audit.ErrForked), "the log was rewritten or it is another log: keep its folder as evidence, and trust the copies of it made before"},
 	{is(audit.ErrTruncated), "records that were signed are missing at the end: look for them in a backup of the folder"},
 	{is(audit.ErrDamaged), "trust no record from that place on: keep the folder as evidence, and compare it with a backup"},
 	{is(audit.ErrCheckpoint), "check --key and the folder: they must belong to the same appliance, which signs a checkpoint a second after its first record"},
+	// Any other file.
 	{is(syscall.ENOSPC), "make room on that disk, or write to another place"},
 	{is(fs.ErrPermission), "choose a file that you may use, or run as the user who may"},
 	{is(fs.ErrNotExist), "check the path; a folder that is to hold a file must exist"},
@@ -70,10 +77,12 @@ var hints = []struct {
 // otherHint is for errors that nothing above knows.
 const otherHint = "keyrack help explains the commands"
 
+// is matches errors that wrap target.
 func is(target error) func(error) bool {
 	return func(err error) bool { return errors.Is(err, target) }
 }
 
+// as matches errors that wrap an E.
 func as[E error](err error) bool {
 	_, ok := errors.AsType[E](err)
 	return ok
@@ -98,6 +107,7 @@ func hintFor(err error) string {
 	return otherHint
 }
 
+// knownHint returns the hint of the tables above, if they have one.
 func knownHint(err error) (string, bool) {
 	if e, ok := errors.AsType[*api.Error](err); ok {
 		hint, ok := kindHints[e.Kind]

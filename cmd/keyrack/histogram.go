@@ -16,7 +16,9 @@ type histogram struct {
 // fineBits is how many bits of a duration, behind its highest, a bucket tells apart.
 const fineBits = 5
 
-// add counts d.
+// add counts d. Durations below 64 ns have buckets of their own. Of longer ones the
+// highest six bits choose a bucket within a row, and how many bits follow chooses
+// the row. No duration is too long for the last row.
 func (h *histogram) add(d time.Duration) {
 	n := uint64(max(d, 0))
 	if shift := bits.Len64(n) - fineBits - 1; shift > 0 {

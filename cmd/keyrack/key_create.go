@@ -6,6 +6,7 @@ import (
 	"github.com/keyrack/keyrack/api/kmsapi"
 )
 
+// keyCreateCommand is kms:CreateKey, with the defaults of an encryption key.
 var keyCreateCommand = command{
 	name: "key create", args: "[--description TEXT]", short: "create a key and print its id",
 	long: `
@@ -14,6 +15,8 @@ id alone, or its whole KeyMetadata as JSON.`,
 	flags: keyCreateFlags,
 }
 
+// keyCreateFlags declares the flags and acts. Text is the bare id, so that
+// key=$(keyrack key create) is all a script needs.
 func keyCreateFlags(fs *flag.FlagSet) action {
 	description := fs.String("description", "", "describe the key's use as `TEXT`; it is not secret and stands in the audit log")
 	format := outputFlag(fs)

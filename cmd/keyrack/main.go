@@ -21,11 +21,13 @@ import (
 // version is what the Makefile builds in.
 var version = "devel"
 
+// main runs the command line that the process was started with.
 func main() {
 	os.Exit(run(&shell{in: os.Stdin, out: os.Stdout, err: os.Stderr, getenv: os.Getenv}, os.Args[1:]))
 }
 
-// shell is what a command has of the world around it.
+// shell is what a command has of the world around it. Commands write to out what
+// they were asked for and nothing else; warnings and progress go to err.
 type shell struct {
 	in       io.Reader
 	out, err io.Writer
@@ -67,7 +69,8 @@ func run(sh *shell, args []string) int {
 	return report(sh, c.run(sh, args))
 }
 
-// find returns the command that args begin with, and what follows its name.
+// find returns the command that args begin with, and what follows its name. No
+// command's name begins another's, so the first that fits is the one.
 func find(args []string) (*command, []string) {
 	for _, c := range commands() {
 		words := strings.Fields(c.name)
@@ -78,6 +81,8 @@ func find(args []string) (*command, []string) {
 	return nil, args
 }
 
+// unknownCommand says which words name no command: two, where the first is the
+// name of a group.
 func unknownCommand(args []string) error {
 	if len(args) == 0 {
 		return usagef("keyrack help", "no command is given")
@@ -108,7 +113,8 @@ func (c *command) run(sh *shell, args []string) error {
 	return act(sh, words, rest)
 }
 
-// newFlags returns an empty set of flags that reports errors and prints nothing.
+// newFlags returns an empty set of flags that reports errors and prints nothing:
+// what is printed, and to where, is decided in report and help.
 func newFlags(name string) *flag.FlagSet {
 	fs := flag.NewFlagSet(name, flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
@@ -116,7 +122,9 @@ func newFlags(name string) *flag.FlagSet {
 	return fs
 }
 
-// parse parses flags wherever they stand before "--".
+// parse parses flags wherever they stand before "--". Package flag stops at the
+// first word that is no flag, but people write `audit verify DIR --key KEY`. rest
+// is nil without "--", and empty if nothing follows it.
 func parse(fs *flag.FlagSet, args []string) (words, rest []string, err error) {
 	for {
 		if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
@@ -157,6 +165,7 @@ func (c *command) help(w io.Writer) error {
 }
 
 // writeFlags lists flags with two dashes, or one where the name is one letter.
+// The word in back quotes of a flag's usage stands for its value.
 func writeFlags(b *strings.Builder, fs *flag.FlagSet) {
 	sep := "\n"
 	fs.VisitAll(func(f *flag.Flag) {

@@ -34,15 +34,26 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"keyrack": keyrack.Main})
 }
 
-// TestScripts runs what a user could type. All scripts share an appliance.
+// TestScripts runs what a user could type. The scripts of a folder share an
+// appliance; copying an audit log wants one that rests.
 func TestScripts(t *testing.T) {
 	t.Parallel()
+	for _, dir := range []string{"testdata", "testdata/audit"} {
+		t.Run(dir, func(t *testing.T) {
+			t.Parallel()
+			runScripts(t, dir)
+		})
+	}
+}
+
+func runScripts(t *testing.T, dir string) {
+	t.Helper()
 	r := racktest.Start(t)
 	nobody(t, r)
 	expired(t, r)
 	dead := deadAddress(t)
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata",
+		Dir:                 dir,
 		RequireExplicitExec: true,
 		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"flip": flip},
 		Setup: func(e *testscript.Env) error {
@@ -147,15 +158,54 @@ func TestEveryKindHasAHint(t *testing.T) {
 	}
 }
 
-// TestWrongServer pins another key than the server has.
-func TestWrongServer(t *testing.T) {
-	t.Parallel()
-	r := racktest.Start(t)
+// asMap returns environment by name.
+func asMap(r *racktest.Rack) map[string]string {
 	env := map[string]string{}
 	for _, v := range environment(r) {
 		name, value, _ := strings.Cut(v, "=")
 		env[name] = value
 	}
+	return env
+}
+
+// TestBenchDistinctSalts decrypts ciphertexts of many keys.
+func TestBenchDistinctSalts(t *testing.T) {
+	t.Parallel()
+	if n, err := keyrack.BenchSalts(asMap(racktest.Start(t)), 20); n == 0 || err != nil {
+		t.Errorf("%d operations, %v", n, err)
+	}
+}
+
+// TestNoTLS meets a server that speaks something else.
+func TestNoTLS(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
+			c.Close()
+		}
+	}()
+	env := asMap(racktest.Start(t))
+	env[client.EnvAddr] = l.Addr().String()
+	status, _, stderr := keyrack.Run(env, "key", "create")
+	if status != 1 || !strings.Contains(stderr, "hint: KEYRACK_ADDR answers, but not with TLS") {
+		t.Errorf("status %d, printed %q", status, stderr)
+	}
+}
+
+// TestWrongServer pins another key than the server has.
+func TestWrongServer(t *testing.T) {
+	t.Parallel()
+	env := asMap(racktest.Start(t))
 	env[client.EnvServerKey] = "sha256:" + strings.Repeat("00", 32)
 	status, out, stderr := keyrack.Run(env, "key", "create")
 	if status != 1 || out != "" || !strings.Contains(stderr, "hint: KEYRACK_SERVER_KEY must be") {

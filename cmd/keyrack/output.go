@@ -16,6 +16,7 @@ import (
 // format is how a command prints: for people and $(…), or as JSON with AWS's names.
 type format string
 
+// The formats. What asText prints may change between versions, asJSON only grows.
 const (
 	asText format = "text"
 	asJSON format = "json"
@@ -40,7 +41,8 @@ func (f *format) Set(s string) error {
 	return nil
 }
 
-// print prints v as JSON, or text as it is.
+// print prints v as JSON, or text as it is. An error of the writer is an error of
+// the command: whoever redirected the output believes it is there.
 func (f *format) print(w io.Writer, v any, text string) error {
 	if *f == asText {
 		_, err := io.WriteString(w, text)
@@ -53,7 +55,8 @@ func (f *format) print(w io.Writer, v any, text string) error {
 	return err
 }
 
-// indented returns v as JSON for people who read JSON.
+// indented returns v as JSON for people who read JSON. Nothing is escaped that
+// only a web page would trip over.
 func indented(v any) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)

@@ -16,7 +16,8 @@ import (
 	"github.com/keyrack/keyrack/internal/cbor"
 )
 
-// auditRecord is an audit record as it is printed.
+// auditRecord is an audit record as it is printed: numbers have become the names
+// they stand for, and what is absent in the record is absent here.
 type auditRecord struct {
 	Position   int64 // in the log, from 0
 	EventId    string
@@ -68,11 +69,13 @@ func readRecord(position int64, encoded []byte) (*auditRecord, error) {
 	return p, nil
 }
 
+// timeText returns µs since 1970 as RFC 3339 of one width, so that lines align.
 func timeText(micros int64) string {
 	return time.UnixMicro(micros).UTC().Format("2006-01-02T15:04:05.000000Z07:00")
 }
 
-// String returns the record as one line.
+// String returns the record as one line of parts with two spaces between them.
+// Most parts are of a caller's choosing, so each is made safe to print.
 func (p *auditRecord) String() string {
 	what, who, outcome := p.Operation, p.Principal, p.Error
 	if what == "" {
@@ -103,6 +106,7 @@ func (p *auditRecord) String() string {
 // members are the shown members of a request or response in their order.
 type members []member
 
+// member is a name and a value. A map would lose the order.
 type member struct {
 	name  string
 	value any // string, bool, int64, members or []any
@@ -122,6 +126,8 @@ func readMembers(s *api.Struct, encoded []byte) (members, error) {
 	return m, err
 }
 
+// readStruct reads {member number: value} by the field table. Members of a later
+// version are passed over and said to be there.
 func readStruct(s *api.Struct, r *cbor.Reader) (members, error) {
 	n, err := r.Map()
 	if err != nil {
@@ -150,6 +156,7 @@ func readStruct(s *api.Struct, r *cbor.Reader) (members, error) {
 	return m, nil
 }
 
+// fieldByNumber returns the member with a wire number, or nil.
 func fieldByNumber(s *api.Struct, n uint64) *api.Field {
 	for i := range s.Fields {
 		if s.Fields[i].N == n {
@@ -159,6 +166,7 @@ func fieldByNumber(s *api.Struct, n uint64) *api.Field {
 	return nil
 }
 
+// readValue reads one value as what it is printed as.
 func readValue(f *api.Field, r *cbor.Reader) (any, error) {
 	switch f.Shape {
 	case api.ShapeText, api.ShapeKeyRef:
@@ -185,6 +193,7 @@ func readValue(f *api.Field, r *cbor.Reader) (any, error) {
 	return readList(f.Elem, r)
 }
 
+// readPairs reads an encryption context.
 func readPairs(r *cbor.Reader) (members, error) {
 	b, err := r.Raw()
 	if err != nil {
@@ -198,6 +207,7 @@ func readPairs(r *cbor.Reader) (members, error) {
 	return m, err
 }
 
+// readList reads a list of one shape.
 func readList(elem *api.Field, r *cbor.Reader) ([]any, error) {
 	n, err := r.Array()
 	if err != nil {
@@ -224,6 +234,7 @@ func (m members) String() string {
 	return strings.Join(parts, " ")
 }
 
+// valueText returns a value for people.
 func valueText(v any) string {
 	switch v := v.(type) {
 	case members:

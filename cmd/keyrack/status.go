@@ -8,6 +8,7 @@ import (
 	"github.com/keyrack/keyrack/api/applianceapi"
 )
 
+// statusCommand is keyrack:GetStatus, the first thing an operator looks at.
 var statusCommand = command{
 	name: "status", args: "[--socket PATH] [--output FORMAT]", short: "how the appliance is",
 	long: `
@@ -16,6 +17,7 @@ the local Unix socket, which is for root and the appliance's own user.`,
 	flags: statusFlags,
 }
 
+// statusFlags declares the flags and acts.
 func statusFlags(fs *flag.FlagSet) action {
 	socket := socketFlag(fs)
 	format := outputFlag(fs)
@@ -33,6 +35,8 @@ func statusFlags(fs *flag.FlagSet) action {
 	})
 }
 
+// statusRows returns what people read: the state first, warnings last, where
+// they stay on the screen.
 func statusRows(s *applianceapi.GetStatusResponse) [][2]string {
 	rows := [][2]string{
 		{"state", s.State.String()},

@@ -6,12 +6,14 @@ import (
 	"runtime"
 )
 
+// versionCommand asks nobody; the appliance's own version is in its status.
 var versionCommand = command{
 	name: "version", args: "[--output FORMAT]", short: "the version of this binary",
 	long:  "Prints the version of this binary, the Go release that built it and the platform it is for.",
 	flags: versionFlags,
 }
 
+// versionFlags declares the flags and acts.
 func versionFlags(fs *flag.FlagSet) action {
 	format := outputFlag(fs)
 	return noWords(fs, func(sh *shell) error {
