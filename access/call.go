@@ -2,6 +2,7 @@ package access
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -26,10 +27,11 @@ type Call struct {
 	in, out  any // pointers to request and response; nil where no operation was reached
 	resource string
 	via      string
-	staged   []byte // by Update: the finished record that stands in the store
+	stored   []byte // by Update: the finished record that stands in the store
 	mayBlock bool
 	asked    bool // Admit was asked
 	denied   bool // and said no, once at least
+	recorded bool // the call's one record is staged
 
 	scratch []byte // memory of Bytes
 	used    int
@@ -66,6 +68,9 @@ func (c *Call) outcome(err error) *api.Error {
 	e := api.AsError(err)
 	if e == nil {
 		e = c.unadmitted()
+	}
+	if e != nil && e.Kind == api.KindInternal && (errors.Is(e.Err, context.DeadlineExceeded) || errors.Is(e.Err, context.Canceled)) {
+		e = &api.Error{Kind: api.KindUnavailable, Reason: "timeout", Message: "the request waited too long for the store or the token; try again"}
 	}
 	if e != nil && !e.Kind.Valid() {
 		e = api.Internal(fmt.Errorf("%s answered with an error of no kind: %w", c.op, err))

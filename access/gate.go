@@ -3,7 +3,7 @@
 //
 // Read first: [Handle], which puts a method behind the door, and serve below
 // it, which is all of it; [Call], what a method sees; [Session] and [Held], what
-// a front sees.
+// a front sees: the server of one wire, as protocol/server is.
 //
 // It does not read sockets, wait for disks or keep keys. Policies, principals
 // and the audit log are packages below.
@@ -97,10 +97,27 @@ func (b *bound[In, Out]) serve(c *Call, w api.Wire, body []byte) work.Class {
 		c.wipe()
 		return y.class
 	}
-	e := c.outcome(err)
-	c.record(e)
-	c.reply(w, e)
+	c.finish(w, c.outcome(err))
 	return work.None
+}
+
+// finish records and answers. Where a response cannot be written, even by a
+// panic, the caller is told so; the record is the one that was staged.
+func (c *Call) finish(w api.Wire, e *api.Error) {
+	if err := c.answer(w, e); err != nil {
+		c.in, c.out = nil, nil
+		c.answer(w, api.AsError(err))
+	}
+}
+
+func (c *Call) answer(w api.Wire, e *api.Error) (err error) {
+	defer c.contain(&err)
+	if !c.recorded {
+		c.record(e)
+		c.recorded = true
+	}
+	c.reply(w, e)
+	return nil
 }
 
 // run decodes the request and calls the method.

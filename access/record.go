@@ -13,8 +13,8 @@ import (
 func (c *Call) record(e *api.Error) {
 	s := c.session
 	switch {
-	case c.staged != nil:
-		s.trail.AddEncoded(c.staged)
+	case c.stored != nil:
+		s.trail.AddEncoded(c.stored)
 	case e != nil && s.gate.refusals.fold(c, e):
 		return
 	default:

@@ -124,10 +124,14 @@ func (s *Session) Flush(alone bool) Held {
 		h.at, h.err = s.gate.Log.Append(&s.trail, alone)
 		s.trail.Reset()
 	}
-	if len(s.rows) > 0 && h.err == nil {
-		s.gate.outbox.add(s.rows, h.at)
+	if h.err != nil {
+		h.at = unlogged
 	}
-	s.rows = s.rows[:0]
+	if len(s.rows) > 0 {
+		s.gate.outbox.add(s.rows, h.at)
+		clear(s.rows)
+		s.rows = s.rows[:0]
+	}
 	return h
 }
 
@@ -145,8 +149,9 @@ func (s *Session) eventID() api.EventID {
 	return s.ids[s.idsUse-1]
 }
 
-// Held is replies whose audit records are on their way to the disk. Its bytes
-// cannot be had before the records are durable. One goroutine at a time; the
+// Held is replies whose audit records are on their way to the disk: Flush gave
+// them to audit.Log.Append, its committer writes and syncs them and publishes how
+// far it is. The bytes cannot be had before that is past the records. One goroutine at a time; the
 // last one calls Release.
 type Held struct {
 	out *replies

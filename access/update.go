@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -35,8 +36,8 @@ func (c *Call) Update(store keystore.Store, f func(keystore.Tx) error) error {
 	if err != nil {
 		return err
 	}
-	c.staged = encoded
-	c.session.rows = append(c.session.rows, outboxRow{store: store, event: c.event})
+	c.stored = encoded
+	c.session.rows = append(c.session.rows, outboxRow{store: store, event: c.event, record: encoded})
 	return nil
 }
 
@@ -62,17 +63,22 @@ func outboxName(e api.EventID) keystore.Name {
 	return keystore.MakeName(keystore.SpaceOutbox, string(e[:]))
 }
 
-// outbox lists rows that can be dropped once the log is durable past them.
+// outbox lists rows that can be dropped once the log is durable past them. Rows
+// whose record the log has refused, because it was full, wait for it here.
 type outbox struct {
 	mu   sync.Mutex
 	rows []outboxRow // guarded by mu; positions ascend but for races between sessions
 }
 
 type outboxRow struct {
-	store keystore.Store
-	event api.EventID
-	at    audit.Position // durable when the log is past it
+	store  keystore.Store
+	event  api.EventID
+	record []byte         // as it stands in the row
+	at     audit.Position // durable when the log is past it
 }
+
+// unlogged is the position of a row whose record the log has not taken.
+const unlogged = audit.Position(math.MaxUint64)
 
 func (o *outbox) add(rows []outboxRow, at audit.Position) {
 	o.mu.Lock()
@@ -94,6 +100,38 @@ func (o *outbox) take(durable audit.Position) (done []outboxRow) {
 		return r.at <= durable
 	})
 	return done
+}
+
+// takeUnlogged removes and returns the rows whose record the log has not taken.
+func (o *outbox) takeUnlogged() (rows []outboxRow) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.rows = slices.DeleteFunc(o.rows, func(r outboxRow) bool {
+		if r.at == unlogged {
+			rows = append(rows, r)
+		}
+		return r.at == unlogged
+	})
+	return rows
+}
+
+// logOutbox offers the log the records that it has refused: their changes are
+// made, so they must be told of as soon as it has room.
+func (g *Gate) logOutbox(ctx context.Context) {
+	rows := g.outbox.takeUnlogged()
+	if len(rows) == 0 {
+		return
+	}
+	var t audit.Trail
+	for _, r := range rows {
+		t.AddEncoded(r.record)
+	}
+	at, err := g.Log.Append(&t, false)
+	if err != nil {
+		g.Logger.LogAttrs(ctx, slog.LevelError, "changes are not in the audit log yet", slog.Int("changes", len(rows)), slog.Any("error", err))
+		at = unlogged
+	}
+	g.outbox.add(rows, at)
 }
 
 // dropOutbox deletes rows whose records are durable, a few in a transaction.
@@ -129,12 +167,12 @@ func deleteRows(ctx context.Context, store keystore.Store, rows []outboxRow) err
 // keepEvery is how often the gate's housekeeping runs.
 const keepEvery = time.Second
 
-// keepLast bounds the last round. Rows that it leaves are dropped by the next start.
+// keepLast bounds the last round.
 const keepLast = 2 * time.Second
 
 // Keep does the gate's housekeeping until ctx ends: it writes the records of
-// folded refusals and drops outbox rows that the log has made needless. It
-// returns after a last round.
+// folded refusals, and those that the log has refused, and drops outbox rows
+// that the log has made needless. It returns after a last round.
 func (g *Gate) Keep(ctx context.Context) {
 	tick := time.NewTicker(keepEvery)
 	defer tick.Stop()
@@ -154,5 +192,6 @@ func (g *Gate) Keep(ctx context.Context) {
 // keep is one round of Keep.
 func (g *Gate) keep(ctx context.Context, last bool) {
 	g.flushFolded(ctx, last)
+	g.logOutbox(ctx)
 	g.dropOutbox(ctx)
 }

@@ -9,7 +9,7 @@
 // The package keeps no keys: callers hold them in locked memory and pass them in. It knows neither time nor policy; who
 // caches a MessageKey bounds its age.
 //
-// A message, format 1 (DESIGN §4), is 105 bytes longer than its plaintext:
+// A message, format 1, is 105 bytes longer than its plaintext:
 //
 //	offset  bytes
 //	     0      1  format, 01

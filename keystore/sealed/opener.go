@@ -1,9 +1,7 @@
 package sealed
 
 import (
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 
@@ -141,13 +139,7 @@ func (o *opener) bucketOf(n keystore.Name) (uint16, error) {
 	if err != nil {
 		return 0, err
 	}
-	var sum [sha256.Size]byte
-	securemem.Do(func() {
-		mac := hmac.New(sha256.New, key)
-		mac.Write(n.Append(nil))
-		mac.Sum(sum[:0])
-	})
-	return binary.BigEndian.Uint16(sum[:]), nil
+	return binary.BigEndian.Uint16(seal.MAC(nil, key, n.Append(nil))), nil
 }
 
 // derived returns a key of the appliance, which it keeps in *at. It is derived anew in every

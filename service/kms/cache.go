@@ -14,7 +14,7 @@ import (
 // concurrent use.
 type cache struct {
 	shards  [16]shard
-	budgets sync.Map // api.AccountID -> *atomic.Int64, see openKeys
+	budgets sync.Map // api.AccountID -> *atomic.Int64, see keptKeys
 }
 
 // shard is a part of the cache, evicted by the CLOCK algorithm.

@@ -1,9 +1,6 @@
 package kms
 
 import (
-	"context"
-	"log/slog"
-
 	"github.com/keyrack/keyrack/access"
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/api/kmsapi"
@@ -73,7 +70,7 @@ func (s *Service) seal(c *access.Call, k *key, plaintext, encryptionContext []by
 	for range 3 { // a full message key is replaced once; racing callers may fill that one too
 		mk, err := k.current.messageKey(k.id, c.Now())
 		if err != nil {
-			return nil, s.damagedMaterial(c.Context(), k, err)
+			return nil, s.damagedMaterial(k, err)
 		}
 		blob, err := mk.Seal(dst, scratch, plaintext, bound)
 		if err == nil {
@@ -96,16 +93,19 @@ func (s *Service) open(c *access.Call, k *key, blob, encryptionContext []byte) (
 	}
 	bound := api.EncryptionContext(encryptionContext).Canonical()
 	dst, scratch := c.Bytes(len(blob) - seal.Overhead)[:0], c.Bytes(seal.Scratch + len(bound))[:0]
-	mk, fresh, err := m.openKey(h, c.Now())
+	mk, fresh, err := m.openingKey(h, c.Now())
 	if err != nil {
 		return nil, nil, api.Internal(err)
 	}
 	plaintext, err := mk.Open(dst, scratch, blob, bound)
 	if err != nil {
+		if fresh && !m.intact(k.id) { // not the ciphertext's fault: its owner must not believe it lost
+			return nil, nil, s.damagedMaterial(k, errMaterialChanged)
+		}
 		return nil, nil, errInvalidCiphertext
 	}
 	if fresh {
-		m.opened.add(h.Salt, mk, c.Now())
+		m.kept.add(h.Salt, mk, c.Now())
 	}
 	return plaintext, m, nil
 }
@@ -113,11 +113,9 @@ func (s *Service) open(c *access.Call, k *key, blob, encryptionContext []byte) (
 // damagedMaterial answers for material that is not what was stored: better no
 // ciphertext than one that nobody can decrypt. The snapshot is dropped, so the
 // next call reads the sealed copy.
-func (s *Service) damagedMaterial(ctx context.Context, k *key, err error) error {
+func (s *Service) damagedMaterial(k *key, err error) error {
 	s.damaged.Add(1)
 	s.keys.forget(k)
-	s.logger.LogAttrs(ctx, slog.LevelError, "key material in memory has changed; it was dropped",
-		slog.String("key", k.ARN()), slog.Any("error", err))
 	return &api.Error{Kind: api.KindKeyUnavailable, Reason: "material-damaged", Err: err,
 		Message: "the key's material in memory has changed and was dropped; try again"}
 }

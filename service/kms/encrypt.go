@@ -8,7 +8,7 @@ import (
 
 // Encrypt encrypts 1 to 4096 bytes under a key and binds them to the encryption
 // context. The blob is ciphertext format 1 of protocol/PROTOCOL.md, 105 bytes
-// longer than the plaintext. (AWS KMS API Reference, Encrypt; DESIGN, "Message keys".)
+// longer than the plaintext. (AWS KMS API Reference, Encrypt; protocol/PROTOCOL.md, "Ciphertext".)
 func (s *Service) Encrypt(c *access.Call, in *kmsapi.EncryptRequest, out *kmsapi.EncryptResponse) error {
 	if err := noGrantTokens(in.GrantTokens); err != nil {
 		return err

@@ -22,7 +22,7 @@ func ForgetMessageKey(s *Service, id api.KeyID) { s.keys.get(id).current.sealing
 
 // OpenKeys returns how many message keys of old messages a cached key keeps.
 func OpenKeys(s *Service, id api.KeyID) int {
-	o := s.keys.get(id).current.opened
+	o := s.keys.get(id).current.kept
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return len(o.young) + len(o.old)

@@ -27,7 +27,7 @@ type material struct {
 
 	mu      sync.Mutex                 // held while a new message key is made
 	sealing atomic.Pointer[messageKey] // for new messages; nil at first
-	opened  *openKeys                  // of old messages
+	kept    *keptKeys                  // of old messages
 }
 
 // messageKey is a message key for new messages and when it ends.
@@ -43,8 +43,8 @@ var errMaterialChanged = errors.New("material does not derive what it derived be
 
 // newMaterial takes over secret, whose id must be id.
 func newMaterial(key api.KeyID, id [32]byte, secret *securemem.Buffer, budget *atomic.Int64) (*material, error) {
-	m := &material{id: id, idText: hex.EncodeToString(id[:]), secret: secret, opened: newOpenKeys(budget)}
-	runtime.AddCleanup(m, release, held{secret, m.opened})
+	m := &material{id: id, idText: hex.EncodeToString(id[:]), secret: secret, kept: newKeptKeys(budget)}
+	runtime.AddCleanup(m, release, held{secret, m.kept})
 	if !m.intact(key) {
 		return nil, fmt.Errorf("material %s: %w", m.idText, errMaterialChanged)
 	}
@@ -54,12 +54,12 @@ func newMaterial(key api.KeyID, id [32]byte, secret *securemem.Buffer, budget *a
 // held is what a material gives back when nobody uses it any more.
 type held struct {
 	secret *securemem.Buffer
-	opened *openKeys
+	kept   *keptKeys
 }
 
 func release(h held) {
 	h.secret.Free()
-	h.opened.drop()
+	h.kept.drop()
 }
 
 // expire lets go of message keys whose life is over.
@@ -67,7 +67,7 @@ func (m *material) expire(now time.Time) {
 	if mk := m.sealing.Load(); mk != nil && !now.Before(mk.until) {
 		m.retire(mk)
 	}
-	m.opened.expire(now)
+	m.kept.expire(now)
 }
 
 // materialID returns the KeyMaterialId of a secret.
@@ -103,7 +103,7 @@ func (m *material) messageKey(key api.KeyID, now time.Time) (*messageKey, error)
 	return mk, err
 }
 
-// retire ends mk: it is full.
+// retire ends mk: it is full, or its time is over.
 func (m *material) retire(mk *messageKey) { m.sealing.CompareAndSwap(mk, nil) }
 
 // draw derives a message key under a fresh salt, twice, with the material's id
@@ -141,39 +141,39 @@ func (m *material) derive(h seal.MessageHeader) (mk *seal.MessageKey, err error)
 	return mk, err
 }
 
-// openKey returns the message key of an old message; fresh says that it was
+// openingKey returns the message key of an old message; fresh says that it was
 // derived now, so that it may be kept once something verified under it.
-func (m *material) openKey(h seal.MessageHeader, now time.Time) (mk *seal.MessageKey, fresh bool, err error) {
+func (m *material) openingKey(h seal.MessageHeader, now time.Time) (mk *seal.MessageKey, fresh bool, err error) {
 	if mk := m.sealing.Load(); mk != nil && mk.salt == h.Salt && now.Before(mk.until) {
 		return mk.MessageKey, false, nil
 	}
-	if mk := m.opened.get(h.Salt, now); mk != nil {
+	if mk := m.kept.get(h.Salt, now); mk != nil {
 		return mk, false, nil
 	}
 	mk, err = m.derive(h)
 	return mk, true, err
 }
 
-// openKeys keeps message keys of old messages that verified, for their life: at
+// keptKeys keeps message keys of old messages that verified, for their life: at
 // most api.OpenKeysPerKey of one material, and no more of an account than its
 // budget. Two generations: when the young one is full, the old one is dropped.
-type openKeys struct {
+type keptKeys struct {
 	budget     *atomic.Int64 // left to the account
 	mu         sync.Mutex
-	young, old map[[seal.Salt]byte]openKey // guarded by mu
+	young, old map[[seal.Salt]byte]keptKey // guarded by mu
 }
 
-type openKey struct {
+type keptKey struct {
 	*seal.MessageKey
 	until time.Time
 }
 
-func newOpenKeys(budget *atomic.Int64) *openKeys {
-	o := &openKeys{budget: budget, young: map[[seal.Salt]byte]openKey{}, old: map[[seal.Salt]byte]openKey{}}
+func newKeptKeys(budget *atomic.Int64) *keptKeys {
+	o := &keptKeys{budget: budget, young: map[[seal.Salt]byte]keptKey{}, old: map[[seal.Salt]byte]keptKey{}}
 	return o
 }
 
-func (o *openKeys) get(salt [seal.Salt]byte, now time.Time) *seal.MessageKey {
+func (o *keptKeys) get(salt [seal.Salt]byte, now time.Time) *seal.MessageKey {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	k, ok := o.young[salt]
@@ -190,7 +190,7 @@ func (o *openKeys) get(salt [seal.Salt]byte, now time.Time) *seal.MessageKey {
 }
 
 // add keeps mk from now for its life, at the expense of older ones.
-func (o *openKeys) add(salt [seal.Salt]byte, mk *seal.MessageKey, now time.Time) {
+func (o *keptKeys) add(salt [seal.Salt]byte, mk *seal.MessageKey, now time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.young) >= api.OpenKeysPerKey/2 || o.budget.Load() <= 0 {
@@ -203,21 +203,21 @@ func (o *openKeys) add(salt [seal.Salt]byte, mk *seal.MessageKey, now time.Time)
 	if _, twice := o.young[salt]; twice {
 		o.budget.Add(1)
 	}
-	o.young[salt] = openKey{mk, now.Add(api.MessageKeyLife)}
+	o.young[salt] = keptKey{mk, now.Add(api.MessageKeyLife)}
 }
 
 // turn drops the old generation; the young one takes its place.
-func (o *openKeys) turn() {
+func (o *keptKeys) turn() {
 	o.budget.Add(int64(len(o.old)))
 	clear(o.old)
 	o.young, o.old = o.old, o.young
 }
 
 // expire drops the keys whose life is over.
-func (o *openKeys) expire(now time.Time) {
+func (o *keptKeys) expire(now time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for _, generation := range []map[[seal.Salt]byte]openKey{o.young, o.old} {
+	for _, generation := range []map[[seal.Salt]byte]keptKey{o.young, o.old} {
 		for salt, k := range generation {
 			if !now.Before(k.until) {
 				delete(generation, salt)
@@ -228,7 +228,7 @@ func (o *openKeys) expire(now time.Time) {
 }
 
 // drop drops all keys.
-func (o *openKeys) drop() {
+func (o *keptKeys) drop() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.turn()
