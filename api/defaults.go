@@ -2,7 +2,8 @@ package api
 
 import "time"
 
-// Limits that AWS or our formats fix. Nothing else in the tree spells them.
+// Limits that AWS or our formats fix. Nothing else in the tree spells them but
+// the tags of requests and responses, which cannot name a constant.
 const (
 	MaxPlaintext         = 4096   // bytes of an Encrypt (AWS KMS, Encrypt)
 	MaxCiphertext        = 6144   // bytes of a CiphertextBlob

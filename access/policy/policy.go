@@ -82,6 +82,9 @@ type statement struct {
 	Resource  string
 }
 
+// ErrTooLarge is wrapped by [Parse] for a document beyond api.MaxKeyPolicy.
+var ErrTooLarge = errors.New("policy is too large")
+
 // ErrUnsupported is wrapped by [Parse] for a document that is well formed and
 // says something that the rules here cannot honour.
 var ErrUnsupported = errors.New("only the default key policy is supported")
@@ -90,7 +93,7 @@ var ErrUnsupported = errors.New("only the default key policy is supported")
 // accepts the default key policy and nothing else, whatever its Id and Sid.
 func Parse(text []byte, partition string, account api.AccountID) (*Rules, error) {
 	if len(text) > api.MaxKeyPolicy {
-		return nil, fmt.Errorf("policy has %d bytes, at most %d are allowed", len(text), api.MaxKeyPolicy)
+		return nil, fmt.Errorf("%w: it has %d bytes, at most %d are allowed", ErrTooLarge, len(text), api.MaxKeyPolicy)
 	}
 	var d document
 	if err := jsonwire.Unmarshal(text, &d); err != nil {

@@ -2,6 +2,7 @@ package kms
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 
 	"github.com/keyrack/keyrack/access"
@@ -40,7 +41,8 @@ func (s *Service) CreateKey(c *access.Call, in *kmsapi.CreateKeyRequest, out *km
 }
 
 // creatable refuses what this appliance does not make. A parameter that would
-// be ignored is an error.
+// be ignored is an error. BypassPolicyLockoutSafetyCheck is honoured: with the one
+// policy that is accepted, nobody can be locked out.
 func (s *Service) creatable(c *access.Call, in *kmsapi.CreateKeyRequest) error {
 	spec := in.KeySpec | in.CustomerMasterKeySpec // Check allows one of them
 	switch {
@@ -61,7 +63,11 @@ func (s *Service) creatable(c *access.Call, in *kmsapi.CreateKeyRequest) error {
 	case in.Policy == "":
 		return nil
 	}
-	if _, err := policy.Parse([]byte(in.Policy), s.realm.Partition, c.Account()); err != nil {
+	_, err := policy.Parse([]byte(in.Policy), s.realm.Partition, c.Account())
+	if errors.Is(err, policy.ErrTooLarge) {
+		return api.Errorf(api.KindLimitExceeded, "Policy: %v", err)
+	}
+	if err != nil {
 		return api.Errorf(api.KindMalformedPolicyDocument, "Policy: %v; leave it out to get the default key policy", err)
 	}
 	return nil

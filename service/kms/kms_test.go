@@ -115,6 +115,7 @@ func TestCreateKeyRefusesWhatItWouldIgnore(t *testing.T) {
 		"default policy":     {kmsapi.CreateKeyRequest{Policy: fmt.Sprintf(policy, racktest.Account, "kms:*")}, api.KindNone},
 		"another policy":     {kmsapi.CreateKeyRequest{Policy: fmt.Sprintf(policy, racktest.Account, "kms:Decrypt")}, api.KindMalformedPolicyDocument},
 		"a stranger's root":  {kmsapi.CreateKeyRequest{Policy: fmt.Sprintf(policy, racktest.Other, "kms:*")}, api.KindMalformedPolicyDocument},
+		"oversized policy":   {kmsapi.CreateKeyRequest{Policy: "{" + strings.Repeat(" ", api.MaxKeyPolicy) + "}"}, api.KindLimitExceeded},
 		"no policy document": {kmsapi.CreateKeyRequest{Policy: "{}"}, api.KindMalformedPolicyDocument},
 		"explicit spec":      {kmsapi.CreateKeyRequest{KeySpec: kmsapi.KeySpecSymmetricDefault, KeyUsage: kmsapi.UsageEncryptDecrypt}, api.KindNone},
 		"deprecated spec":    {kmsapi.CreateKeyRequest{CustomerMasterKeySpec: kmsapi.KeySpecSymmetricDefault}, api.KindNone},
