@@ -219,6 +219,12 @@ func TestFullAtTheEnd(t *testing.T) {
 	})
 }
 
+// pass lets the bubble's time go by and its goroutines come to rest.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 // TestSignerFails keeps the log going while the token does not sign, and says so.
 func TestSignerFails(t *testing.T) {
 	t.Parallel()
@@ -237,15 +243,15 @@ func TestSignerFails(t *testing.T) {
 		var changes []string
 		c.OnChange = func(s audit.State) { changes = append(changes, fmt.Sprint(s.CheckpointErr != nil)) }
 		l := open(t, c)
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		broken.Store(true)
 		mustAdd(t, l, 0, 3)
-		time.Sleep(5 * time.Second)
+		pass(5 * time.Second)
 		if s := l.State(); !errors.Is(s.CheckpointErr, errDisk) || s.LastCheckpoint.Size != 0 || l.Err() != nil {
 			t.Errorf("state: %+v", s)
 		}
 		broken.Store(false)
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		if s := l.State(); s.CheckpointErr != nil || s.LastCheckpoint.Size != 3 || s.LastCheckpoint.Time.IsZero() {
 			t.Errorf("state: %+v", s)
 		}
@@ -271,15 +277,14 @@ func TestCheckpointPace(t *testing.T) {
 		l := open(t, c)
 		for n := range 100 {
 			mustAdd(t, l, n, n+1)
-			time.Sleep(100 * time.Millisecond)
+			pass(100 * time.Millisecond)
 		}
-		time.Sleep(time.Second)
-		synctest.Wait()
+		pass(time.Second)
 		if signed < 10 || signed > 12 {
 			t.Errorf("%d checkpoints in 11 seconds", signed)
 		}
 		before := signed
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		if signed != before {
 			t.Errorf("%d checkpoints of nothing new", signed-before)
 		}

@@ -170,7 +170,7 @@ func TestProofs(t *testing.T) {
 	t.Parallel()
 	d := newDisk()
 	l := open(t, tiny(d))
-	const total = 1500
+	const total = 1000
 	var tree tlog.Frontier
 	roots, leaves := []tlog.Hash{tree.Root()}, []tlog.Hash{}
 	for n := range total {
@@ -197,13 +197,13 @@ func TestProofs(t *testing.T) {
 			t.Fatalf("inclusion of %d in %d: %v", older, newer, err)
 		}
 	}
-	for n := 0; n < total; n += 50 {
-		mustAdd(t, l, n, n+50)
-		check(l, n/3, n+50)
-		check(l, n+49, n+50)
+	for n := 0; n < total; n += 100 {
+		mustAdd(t, l, n, n+100)
+		check(l, n/3, n+100)
+		check(l, n+99, n+100)
 	}
 	again := open(t, tiny(d.restart(kept, nil)))
-	for i := range 300 {
+	for i := range 80 {
 		older := i * 577 % total
 		check(l, older, total)
 		check(again, older, older+(total-older)*(i%10)/10)

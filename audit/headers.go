@@ -43,29 +43,44 @@ func openSegment(files Files, number uint64, mode Mode) (f File, h *segmentHeade
 	return f, h, nil
 }
 
-// readHeader reads the header of segment number from its file, as openSegment says.
+// readHeader reads the header of segment number from its file, as openSegment says. Another process
+// may be writing it: once something stands behind it, it does not change any more.
 func readHeader(f File, number uint64) (*segmentHeader, error) {
 	size, err := f.Size()
 	if err != nil {
 		return nil, err
 	}
+	h, err := tryHeader(f, size)
+	if err == nil && h == nil {
+		if size < headerBytes || blank(f, size) {
+			return nil, nil
+		}
+		h, err = tryHeader(f, size)
+	}
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("audit: read header of segment %d: %w", number, err)
+	case h == nil:
+		return nil, damageAt(number, 0, "header is damaged")
+	case h.number != number:
+		return nil, damageAt(number, 0, fmt.Sprintf("file is that of segment %d", h.number))
+	case h.size != size:
+		return nil, damageAt(number, 0, fmt.Sprintf("file has %d bytes of %d", size, h.size))
+	case size%sector != 0:
+		return nil, damageAt(number, 0, "size cannot be")
+	}
+	return h, nil
+}
+
+// tryHeader reads a header; nil if it does not parse.
+func tryHeader(f File, size int64) (*segmentHeader, error) {
 	b := make([]byte, headerBytes)
 	if n, err := f.ReadAt(b, 0); err != nil && err != io.EOF || int64(n) < min(size, headerBytes) {
-		return nil, fmt.Errorf("audit: read header of segment %d: %w", number, err)
+		return nil, err
 	}
-	bad := func(what string) error { return damageAt(number, 0, what) }
 	h, err := parseHeader(b)
-	switch {
-	case err != nil && size >= headerBytes && !blank(f, size):
-		return nil, bad("header is damaged")
-	case err != nil:
+	if err != nil {
 		return nil, nil
-	case h.number != number:
-		return nil, bad(fmt.Sprintf("file is that of segment %d", h.number))
-	case h.size != size:
-		return nil, bad(fmt.Sprintf("file has %d bytes of %d", size, h.size))
-	case size%sector != 0:
-		return nil, bad("size cannot be")
 	}
 	return h, nil
 }

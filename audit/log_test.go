@@ -219,7 +219,7 @@ func TestBackpressure(t *testing.T) {
 		appended := 0
 		go func() {
 			var trail audit.Trail
-			for range 14 {
+			for range 11 {
 				for range 16 {
 					trail.AddEncoded(make([]byte, 64<<10))
 				}
@@ -238,10 +238,10 @@ func TestBackpressure(t *testing.T) {
 		}
 		close(hold)
 		synctest.Wait()
-		if appended != 14 {
+		if appended != 11 {
 			t.Errorf("%d MiB appended", appended)
 		}
-		if err := l.Wait(t.Context(), 14*16); err != nil {
+		if err := l.Wait(t.Context(), 11*16); err != nil {
 			t.Error(err)
 		}
 		closeLog(t, l)
