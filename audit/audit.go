@@ -120,10 +120,10 @@ type Config struct {
 	Origin string
 	// Signer signs the checkpoints. Its public key cannot change.
 	Signer Signer
-	// StartKey returns the MAC key (32 bytes) that belongs to a nonce; the log frees it. It is
-	// asked at the start, for the newest nonces already in the files and for a fresh one, and
-	// again by [Log.Rekey]. Nil, or an error that wraps [ErrLocked], means that there is no key
-	// now.
+	// StartKey returns the MAC key (32 bytes) that belongs to a nonce, the KDF under label a1 of a
+	// key that only the appliance has; the log frees it. It is asked at the start, for the
+	// newest nonces already in the files and for a fresh one, and again by [Log.Rekey]. Nil, or
+	// an error that wraps [ErrLocked], means that there is no key now.
 	StartKey func(nonce [32]byte) (*securemem.Buffer, error)
 	// Clock stamps [State.LastCheckpoint].
 	Clock *clock.Clock

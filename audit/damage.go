@@ -34,7 +34,7 @@ func (d *Damage) Error() string {
 		fmt.Fprintf(&s, ", record %d", d.First)
 	case d.Last > d.First:
 		fmt.Fprintf(&s, ", records %d to %d", d.First, d.Last-1)
-	default:
+	case d.Batch >= 0 || d.First > 0:
 		fmt.Fprintf(&s, ", at record %d", d.First)
 	}
 	return s.String() + ": " + d.What

@@ -273,6 +273,7 @@ func TestSegmentSizeChanges(t *testing.T) {
 func TestDamageText(t *testing.T) {
 	t.Parallel()
 	for want, d := range map[string]*audit.Damage{
+		"audit: segment 3: x":                                {Segment: 3, Batch: -1, What: "x"},
 		"audit: segment 3, at record 7: x":                   {Segment: 3, Batch: -1, First: 7, Last: 7, What: "x"},
 		"audit: segment 3, batch 0, record 7: x":             {Segment: 3, First: 7, Last: 8, What: "x"},
 		"audit: segment 3, batch 2, records 7 to 9: x":       {Segment: 3, Batch: 2, First: 7, Last: 10, What: "x"},
