@@ -16,7 +16,7 @@ import (
 // kinds of refusal allow.
 type refusals struct {
 	mu   sync.Mutex
-	seen map[refusalKey]*refusal // guarded by mu; an entry goes when its second is over
+	seen map[refusalKey]*refusal // guarded by mu; an entry goes when a second has passed without it
 }
 
 type refusalKey struct {
@@ -26,12 +26,12 @@ type refusalKey struct {
 	via  string
 }
 
-// refusal counts what befell one key in one second.
+// refusal counts what befell one key.
 type refusal struct {
 	key    refusalKey
-	second int64
-	count  int
-	rec    audit.Record // of those beyond the limit, rec.Count of them; owns its memory
+	second int64        // of the newest
+	count  int          // in that second
+	rec    audit.Record // of those beyond the limit and not recorded yet, rec.Count of them; owns its memory
 }
 
 // refused reports whether kind means that nothing was done for the caller.
@@ -65,8 +65,11 @@ func (r *refusals) fold(c *Call, e *api.Error) bool {
 		if r.seen == nil {
 			r.seen = map[refusalKey]*refusal{}
 		}
-		f = &refusal{key: key, second: c.session.now.Unix()}
+		f = &refusal{key: key}
 		r.seen[key] = f
+	}
+	if now := c.session.now.Unix(); now > f.second {
+		f.second, f.count = now, 0
 	}
 	if f.count++; f.count <= api.RefusalsPerSecond {
 		return false
@@ -105,19 +108,19 @@ func (f *refusal) merge(other *audit.Record) {
 	}
 }
 
-// take removes the entries of each second that is over, or all of them, and
-// returns those that have a record.
+// take returns the records that were begun before a second, or all of them, and
+// forgets who has been quiet since.
 func (r *refusals) take(second int64, all bool) (over []*refusal) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for key, f := range r.seen {
-		if !all && f.second >= second {
-			continue
+		if f.rec.Count > 0 && (all || f.rec.Time < second*1e6) {
+			over = append(over, &refusal{key: key, rec: f.rec})
+			f.rec = audit.Record{}
 		}
-		if f.rec.Count > 0 {
-			over = append(over, f)
+		if f.rec.Count == 0 && (all || f.second < second) {
+			delete(r.seen, key)
 		}
-		delete(r.seen, key)
 	}
 	return over
 }

@@ -124,6 +124,7 @@ func TestDecide(t *testing.T) {
 		"account":    {policy.AccountRoot(tenant), []string{"root"}},
 		"no account": {policy.AccountRoot(api.AccountID{}), nil},
 		"appliance":  {policy.OperatorOnly(), []string{"operator", "tenant's operator"}},
+		"everyone":   {policy.Everyone(), []string{"root", "another root", "root of nothing", "operator", "tenant's operator"}},
 		"none":       {nil, nil},
 		"zero":       {new(policy.Rules), nil},
 	} {

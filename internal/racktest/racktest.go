@@ -8,8 +8,6 @@ package racktest
 import (
 	"context"
 	"crypto/tls"
-	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -56,6 +54,8 @@ type Rack struct {
 	Principals []*identity.Principal
 	Config     client.Config // that Client was made with
 
+	StrangerConfig client.Config // that Stranger was made with
+
 	tb   testing.TB
 	stop sync.Once
 }
@@ -76,7 +76,7 @@ func Start(tb testing.TB, options ...func(*rack.Config)) *Rack {
 	cfg := rack.Config{
 		Dir: dir, Principals: r.Principals, Scribble: Scribble, AllowUnlockedMemory: true,
 		Token:  func(context.Context) (hsm.Provider, error) { return token, nil },
-		Logger: slog.New(slog.NewTextHandler(logTo(tb), &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Logger: Logger(tb),
 	}
 	for _, option := range options {
 		option(&cfg)
@@ -86,9 +86,9 @@ func Start(tb testing.TB, options ...func(*rack.Config)) *Rack {
 	tb.Cleanup(func() { r.Stop() })
 	r.Config = client.Config{Addr: r.Addr(), ServerKey: r.ServerKey(), Certificate: cert}
 	r.Client = r.NewClient(r.Config)
-	strange := r.Config
-	strange.Certificate = strangerCert
-	r.Stranger = r.NewClient(strange)
+	r.StrangerConfig = r.Config
+	r.StrangerConfig.Certificate = strangerCert
+	r.Stranger = r.NewClient(r.StrangerConfig)
 	r.Operator = r.NewClient(client.Config{Socket: r.Socket()})
 	return r
 }
@@ -177,15 +177,16 @@ func check(tb testing.TB, err error) {
 	}
 }
 
-// logTo returns a writer of the test's log. Lines after the test's end are dropped.
-func logTo(tb testing.TB) io.Writer {
+// Logger returns a logger that writes warnings and worse to the test's log. Lines
+// after the test's end are dropped.
+func Logger(tb testing.TB) *slog.Logger {
 	w := &testLog{tb: tb}
 	tb.Cleanup(func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.tb = nil
 	})
-	return w
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
 type testLog struct {
@@ -197,7 +198,7 @@ func (w *testLog) Write(line []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.tb != nil {
-		w.tb.Log(fmt.Sprintf("%s", line[:len(line)-1]))
+		w.tb.Log(string(line[:len(line)-1]))
 	}
 	return len(line), nil
 }

@@ -1,0 +1,398 @@
+package server_test
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keyrack/keyrack/access/identity"
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/protocol"
+)
+
+// ended reads until the peer sees the connection's end, and returns how.
+func ended(nc net.Conn) error {
+	_, err := io.Copy(io.Discard, nc)
+	return err
+}
+
+// TestPeersThatAreNotServed: who does not get through the handshake. The service
+// lives, and the attempt has one record, of nobody.
+func TestPeersThatAreNotServed(t *testing.T) {
+	t.Parallel()
+	for name, attempt := range map[string]func(t *testing.T, b *bed, nc net.Conn){
+		"no certificate": func(t *testing.T, b *bed, nc net.Conn) {
+			cfg := b.config()
+			cfg.Certificates = nil
+			if err := ended(tls.Client(nc, cfg)); err == nil || !strings.Contains(err.Error(), "certificate required") {
+				t.Errorf("told %v", err)
+			}
+		},
+		"TLS 1.2": func(t *testing.T, b *bed, nc net.Conn) {
+			cfg := b.config()
+			cfg.MaxVersion = tls.VersionTLS12
+			if err := tls.Client(nc, cfg).Handshake(); err == nil || !strings.Contains(err.Error(), "protocol version") {
+				t.Errorf("told %v", err)
+			}
+		},
+		"another ALPN": func(t *testing.T, b *bed, nc net.Conn) {
+			cfg := b.config()
+			cfg.NextProtos = []string{"h2"}
+			if err := tls.Client(nc, cfg).Handshake(); err == nil || !strings.Contains(err.Error(), "no application protocol") {
+				t.Errorf("told %v", err)
+			}
+		},
+		"no ALPN": func(t *testing.T, b *bed, nc net.Conn) {
+			cfg := b.config()
+			cfg.NextProtos = nil
+			ended(tls.Client(nc, cfg))
+		},
+		"no TLS": func(t *testing.T, b *bed, nc net.Conn) {
+			if _, err := nc.Write([]byte("GET / HTTP/1.1\r\nHost: rack\r\n\r\n")); err != nil {
+				t.Error(err)
+			}
+			ended(nc)
+		},
+		"noise":   func(t *testing.T, b *bed, nc net.Conn) { nc.Write(make([]byte, 1<<16)); ended(nc) },
+		"leaving": func(t *testing.T, b *bed, nc net.Conn) { nc.Close() },
+		"silence": func(t *testing.T, b *bed, nc net.Conn) { ended(nc) },
+		"a hello and silence": func(t *testing.T, b *bed, nc net.Conn) {
+			nc.Write([]byte{22, 3, 1, 2, 0}) // the head of a ClientHello
+			ended(nc)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := start(t, func(s *setup) {
+				if strings.Contains(name, "silence") {
+					s.limits.HandshakeTimeout = time.Second
+				}
+			})
+			nc := b.connect()
+			attempt(t, b, nc)
+			eventually(t, "the connection's end", func() bool { return b.srv.Connections() == 0 })
+			rec := b.recorded(0, api.KindUnrecognizedClient)
+			if rec.Source != "tcp "+nc.LocalAddr().String() || rec.Principal != "" || rec.Event == [16]byte{} {
+				t.Errorf("recorded %+v", rec)
+			}
+			b.lives()
+		})
+	}
+}
+
+// TestAnUnknownClientIsToldItsKey: the handshake succeeds, and the frame in place
+// of the hello says what to register.
+func TestAnUnknownClientIsToldItsKey(t *testing.T) {
+	t.Parallel()
+	b := start(t)
+	cfg := b.config()
+	cfg.Certificates = []tls.Certificate{b.Certificate("unknown")}
+	hash := identity.HashOf(cfg.Certificates[0].Leaf.RawSubjectPublicKeyInfo)
+	c := b.dial(cfg)
+	if e := c.dismissed(api.KindUnrecognizedClient); !strings.Contains(e.Message, hash.String()) {
+		t.Errorf("told %q", e.Message)
+	}
+	if rec := b.recorded(0, api.KindUnrecognizedClient); rec.Credential != hash || rec.Principal != "" {
+		t.Errorf("recorded %+v", rec)
+	}
+	b.lives()
+
+	c = b.dial(cfg) // who sends at once is told too
+	c.Write(make([]byte, 200_000))
+	c.dismissed(api.KindUnrecognizedClient)
+	b.recorded(0, api.KindUnrecognizedClient)
+}
+
+// TestPeersThatBreakTheProtocol: one clear error, which is the last frame, one
+// record, and others are served.
+func TestPeersThatBreakTheProtocol(t *testing.T) {
+	t.Parallel()
+	for name, p := range map[string]struct {
+		does func(t *testing.T, c *raw)
+		want api.Kind
+	}{
+		"too long":           {func(t *testing.T, c *raw) { c.send([]byte{0, 2, 0, 1}) }, api.KindRequestTooLarge},
+		"4 GiB":              {func(t *testing.T, c *raw) { c.send([]byte{0xff, 0xff, 0xff, 0xff}) }, api.KindRequestTooLarge},
+		"too long, and sent": {func(t *testing.T, c *raw) { c.Write(append([]byte{0, 2, 0, 1}, make([]byte, 0x20001)...)) }, api.KindRequestTooLarge},
+		"empty frame":        {func(t *testing.T, c *raw) { c.send(frameOf()) }, api.KindSerialization},
+		"HTTP":               {func(t *testing.T, c *raw) { c.send([]byte("GET / HTTP/1.1\r\n\r\n")) }, api.KindRequestTooLarge},
+		"no array":           {func(t *testing.T, c *raw) { c.send(frameOf(0xa0)) }, api.KindSerialization},
+		"three items":        {func(t *testing.T, c *raw) { c.send(frameOf(0x83, 1, 2, 0xa0)) }, api.KindSerialization},
+		"five items":         {func(t *testing.T, c *raw) { c.send(frameOf(0x85, 1, 2, 0xa0, 0xa0, 0xa0)) }, api.KindSerialization},
+		"endless array":      {func(t *testing.T, c *raw) { c.send(frameOf(0x9f, 1, 2, 0xa0, 0xa0, 0xff)) }, api.KindSerialization},
+		"id 0":               {func(t *testing.T, c *raw) { c.send(frameOf(0x84, 0, 2, 0xa0, 0xa0)) }, api.KindSerialization},
+		"id -1":              {func(t *testing.T, c *raw) { c.send(frameOf(0x84, 0x20, 2, 0xa0, 0xa0)) }, api.KindSerialization},
+		"id is text":         {func(t *testing.T, c *raw) { c.send(frameOf(0x84, 0x61, 'a', 2, 0xa0, 0xa0)) }, api.KindSerialization},
+		"id spelt longer":    {func(t *testing.T, c *raw) { c.send(frameOf(0x84, 0x18, 1, 2, 0xa0, 0xa0)) }, api.KindSerialization},
+		"operation 65536":    {func(t *testing.T, c *raw) { c.send(frameOf(0x84, 1, 0x1a, 0, 1, 0, 0, 0xa0, 0xa0)) }, api.KindSerialization},
+		"a slow frame":       {func(t *testing.T, c *raw) { c.send([]byte{0, 0, 0, 9, 0x84}) }, api.KindRequestTimeout},
+		"byte by byte": {func(t *testing.T, c *raw) {
+			c.send([]byte{0, 2, 0, 0})
+			go func() {
+				for range api.MaxRequestFrame - 1 {
+					if _, err := c.Write([]byte{0}); err != nil {
+						return
+					}
+				}
+			}()
+		}, api.KindRequestTimeout},
+		"silence": {func(t *testing.T, c *raw) {}, api.KindRequestTimeout},
+		"leaving inside a frame": {func(t *testing.T, c *raw) {
+			c.send([]byte{0, 0, 0, 9, 0x84})
+			if err := c.Conn.(*tls.Conn).CloseWrite(); err != nil {
+				t.Error(err)
+			}
+		}, api.KindSerialization},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := start(t, func(s *setup) {
+				switch {
+				case name == "silence":
+					s.limits.IdleTimeout = time.Second
+				case p.want == api.KindRequestTimeout:
+					s.limits.FrameTimeout = 100 * time.Millisecond
+				}
+			})
+			c := b.open()
+			p.does(t, c)
+			c.dismissed(p.want)
+			rec := b.recorded(0, p.want)
+			if rec.Principal == "" || rec.Source != "tcp "+c.LocalAddr().String() {
+				t.Errorf("recorded %+v", rec)
+			}
+			eventually(t, "the connection's end", func() bool { return b.srv.Connections() == 0 })
+			b.lives()
+		})
+	}
+}
+
+// TestTheLastFrameIsLast: also where replies to what was read before have to
+// wait for a worker.
+func TestTheLastFrameIsLast(t *testing.T) {
+	t.Parallel()
+	s := newSlow()
+	b := start(t, s.routes)
+	c := b.open()
+	c.send(c.encrypt(1, "rose"), echoes(2, "lily"), c.encrypt(3, "iris"), frameOf(0x80), c.encrypt(4, "never read"))
+	await(t, s.inside)
+	if kinds, _ := c.answers(2); kinds[1] != api.KindNone || kinds[3] != api.KindNone {
+		t.Errorf("got %v", kinds)
+	}
+	close(s.release)
+	if r := c.reply(); r.ID != 2 || r.Kind != api.KindNone {
+		t.Errorf("%d was answered %v", r.ID, r.Err())
+	}
+	c.dismissed(api.KindSerialization)
+	all := b.records()
+	if len(all) != 4 || all[3].Error != uint16(api.KindSerialization) || all[3].Op != 0 {
+		t.Errorf("got %+v", all)
+	}
+}
+
+// TestIdleIsNotWaiting: a peer whose request is at work is not silent.
+func TestIdleIsNotWaiting(t *testing.T) {
+	t.Parallel()
+	s := newSlow()
+	b := start(t, s.routes, func(set *setup) { set.limits.IdleTimeout = time.Second })
+	c := b.open()
+	c.send(echoes(1, "rose"))
+	await(t, s.inside)
+	silent := b.open()
+	silent.dismissed(api.KindRequestTimeout) // which c has waited longer for
+	close(s.release)
+	if r := c.reply(); r.ID != 1 || r.Kind != api.KindNone {
+		t.Errorf("answered %v", r.Err())
+	}
+	c.dismissed(api.KindRequestTimeout)
+}
+
+// TestLeavingInTheMiddleOfWork: the work is done and recorded once; nobody is
+// told.
+func TestLeavingInTheMiddleOfWork(t *testing.T) {
+	t.Parallel()
+	s := newSlow()
+	b := start(t, s.routes)
+	c := b.open()
+	c.send(echoes(1, "rose"), c.encrypt(2, "lily"))
+	await(t, s.inside)
+	c.Conn.(*tls.Conn).NetConn().Close()
+	close(s.release)
+	eventually(t, "the connection's end", func() bool { return b.srv.Connections() == 0 })
+	all := b.records()
+	if len(all) != 2 || all[0].Op == all[1].Op {
+		t.Errorf("got %+v", all)
+	}
+	b.lives()
+}
+
+// TestHalfAConnection: who closes its own direction still gets its answers.
+func TestHalfAConnection(t *testing.T) {
+	t.Parallel()
+	s := newSlow()
+	b := start(t, s.routes)
+	c := b.open()
+	c.send(echoes(1, "rose"), c.encrypt(2, "lily"))
+	check(t, c.Conn.(*tls.Conn).CloseWrite())
+	await(t, s.inside)
+	close(s.release)
+	if kinds, _ := c.answers(2); kinds[1] != api.KindNone || kinds[2] != api.KindNone {
+		t.Errorf("got %v", kinds)
+	}
+	if _, err := c.next(); err != io.EOF && !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("then %v", err)
+	}
+}
+
+// TestAPeerThatDoesNotRead: the server stops reading from it, others are served,
+// and when it reads at last, every answer is there.
+func TestAPeerThatDoesNotRead(t *testing.T) {
+	t.Parallel()
+	s := newSlow()
+	b := start(t, s.routes, func(set *setup) { set.limits.WindowBytes = 256 << 10 })
+	c := b.open()
+	pad := protocol.AppendRequest(nil, 1, talk.Op, &said{Text: make(api.Blob, 100_000)})
+	sent := 0
+	for c.SetWriteDeadline(time.Now().Add(time.Second)); ; sent++ {
+		if sent > 10_000 {
+			t.Fatal("the server reads without end")
+		}
+		if _, err := c.Write(pad); err != nil {
+			break
+		}
+		if sent%64 == 0 {
+			b.serves()
+			c.SetWriteDeadline(time.Now().Add(time.Second))
+		}
+	}
+	b.serves()
+	answered := 0
+	for ; answered < sent; answered++ {
+		if r := c.reply(); r.Kind != api.KindNone || len(r.Body) < 64<<10 {
+			t.Fatalf("reply %d: %v", answered, r.Err())
+		}
+	}
+}
+
+// TestAPeerThatNeverReads is cut when a write to it takes too long.
+func TestAPeerThatNeverReads(t *testing.T) {
+	t.Parallel()
+	s := newSlow()
+	b := start(t, s.routes, func(set *setup) { set.limits.WriteTimeout = 200 * time.Millisecond })
+	c := b.open()
+	for {
+		if _, err := c.Write(protocol.AppendRequest(nil, 1, talk.Op, &said{})); err != nil {
+			break
+		}
+	}
+	eventually(t, "the connection's end", func() bool { return b.srv.Connections() == 0 })
+	b.pass()
+	b.lives()
+}
+
+// TestConnectionLimits: of one principal the next is told why; beyond the limit
+// of all it is closed. Places become free again.
+func TestConnectionLimits(t *testing.T) {
+	t.Parallel()
+	b := start(t, func(s *setup) { s.limits.MaxConnsPrincipal, s.limits.MaxConnections = 2, 4 })
+	other := b.config()
+	other.Certificates = []tls.Certificate{b.StrangerConfig.Certificate}
+	first, _ := b.open(), b.open()
+	c := b.dial(b.config())
+	if e := c.dismissed(api.KindThrottling); e.RetryAfter == 0 {
+		t.Error("the limit of a principal is told without when to try again")
+	}
+	b.recorded(0, api.KindThrottling)
+	eventually(t, "the third's end", func() bool { return b.srv.Connections() == 2 })
+	for range 2 {
+		b.dial(other).hello()
+	}
+	fifth := b.connect()
+	ended(tls.Client(fifth, b.config()))
+	if rec := b.recorded(0, api.KindThrottling); rec.Source != "tcp "+fifth.LocalAddr().String() {
+		t.Errorf("recorded %+v", rec)
+	}
+	first.Close()
+	eventually(t, "a free place", func() bool { return b.srv.Connections() == 3 })
+	b.open()
+}
+
+// TestSilenceKeepsNobodyOut: where all places are taken by peers that have not
+// said who they are, the oldest of them makes way; and handshakes that wait for
+// such peers do not use up those that may be under way.
+func TestSilenceKeepsNobodyOut(t *testing.T) {
+	t.Parallel()
+	b := start(t, func(s *setup) { s.limits.MaxConnections, s.limits.MaxHandshakes = 4, 1 })
+	var silent []net.Conn
+	for range 4 {
+		nc := b.connect()
+		nc.Write([]byte{22, 3, 1, 2, 0})
+		silent = append(silent, nc)
+		eventually(t, "a connection", func() bool { return b.srv.Connections() == len(silent) })
+	}
+	c := b.open()
+	c.send(c.encrypt(1, "rose"))
+	if r := c.reply(); r.Kind != api.KindNone {
+		t.Errorf("answered %v", r.Err())
+	}
+	if err := ended(silent[0]); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the oldest silent connection is still open")
+	}
+	for _, nc := range silent[1:] {
+		nc.SetReadDeadline(time.Now())
+		if _, err := nc.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("another silent connection ended: %v", err)
+		}
+	}
+}
+
+// TestRevocationActsOnOpenConnections: with the next request, also under load.
+func TestRevocationActsOnOpenConnections(t *testing.T) {
+	t.Parallel()
+	b := start(t)
+	loaded, idle := b.open(), b.open()
+	idle.send(idle.encrypt(1, "rose"))
+	if r := idle.reply(); r.Kind != api.KindNone {
+		t.Errorf("answered %v", r.Err())
+	}
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for id := api.RequestID(1); ; id++ {
+			select {
+			case <-stop:
+				return
+			default:
+				loaded.Write(loaded.encrypt(id, "x"))
+			}
+		}
+	}()
+	loaded.reply()
+	b.People().Publish(nil)
+	idle.send(idle.encrypt(2, "lily"))
+	if r := idle.reply(); r.ID != 2 || r.Kind != api.KindUnrecognizedClient {
+		t.Errorf("after it was revoked a client was answered %d, %v", r.ID, r.Err())
+	}
+	for refused := false; !refused; {
+		refused = loaded.reply().Kind == api.KindUnrecognizedClient
+	}
+	for range 10 { // and from then on nothing else
+		if r := loaded.reply(); r.Kind != api.KindUnrecognizedClient {
+			t.Errorf("after a refusal %d was answered %v", r.ID, r.Err())
+		}
+	}
+	close(stop)
+	await(t, done)
+	c := b.dial(b.config())
+	c.dismissed(api.KindUnrecognizedClient)
+	b.People().Publish(b.Principals)
+	idle.send(idle.encrypt(3, "iris"))
+	if r := idle.reply(); r.ID != 3 || r.Kind != api.KindNone {
+		t.Errorf("after it was registered again a client was answered %d, %v", r.ID, r.Err())
+	}
+}
