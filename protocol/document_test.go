@@ -137,14 +137,14 @@ func limitsTable(*testing.T) string {
 		{"reply frame", fmt.Sprint(api.MaxReplyFrame, " bytes behind the length"), "a client ends the connection; a server answers KMSInternalException instead"},
 		{"nesting", fmt.Sprint(cbor.MaxDepth, " arrays and maps inside each other, from the members on"), "SerializationException"},
 		{"encryption context", fmt.Sprint(api.MaxEncryptionContext, " bytes in its canonical encoding"), "ValidationException"},
-		{"handshake", fmt.Sprint(api.HandshakeTimeout.Seconds(), " s from the connection to the hello"), "RequestTimeoutException with id 0"},
+		{"handshake", fmt.Sprint(api.HandshakeTimeout.Seconds(), " s from the connection to the hello"), "the connection ends"},
 		{"frame", fmt.Sprint(api.FrameTimeout.Seconds(), " s from its first byte to its last"), "RequestTimeoutException, id 0"},
 		{"idle", fmt.Sprint(api.IdleTimeout.Seconds(), " s without a request"), "RequestTimeoutException with id 0"},
-		{"write", fmt.Sprint(api.WriteTimeout.Seconds(), " s for a write of replies that the client does not take"), "RequestTimeoutException with id 0"},
+		{"write", fmt.Sprint(api.WriteTimeout.Seconds(), " s for a write of replies that the client does not take"), "the connection ends"},
 		{"requests under way", fmt.Sprint(api.Window, " of a connection (`Window` in the hello)"), "the server reads no further until replies were taken"},
 		{"replies not taken", fmt.Sprint(api.WindowBytes, " bytes of a connection"), "the server reads no further until replies were taken"},
 		{"connections", fmt.Sprint(api.MaxConnsPrincipal, " of one client key"), "ThrottlingException, id 0"},
-		{"connections, all", fmt.Sprint(api.MaxConnections), "RequestTimeoutException with id 0"},
+		{"connections, all", fmt.Sprint(api.MaxConnections), "the connection ends"},
 		{"handshakes", fmt.Sprint(api.MaxHandshakes, " at once"), "they wait"},
 	})
 }
