@@ -1,7 +1,7 @@
 # What a desk and CI run; .ci/run calls these same targets. `make help` lists them.
 SHELL       := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: build run static setup check test fuzz fuzz-list bench bench-compare cover shape clean help
+.PHONY: build run static setup check test fuzz fuzz-list bench results bench-compare cover shape clean help
 # A package whose command has another name is written package:command.
 DEBIAN    := openssl python3 strace
 VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
@@ -44,6 +44,8 @@ fuzz: ## every fuzz target for FUZZTIME (30s) each, in random order, starting no
 	echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1000x $$p </dev/null; done
 bench: ## all benchmarks, or those named BENCH=regexp
 	$(BENCHRUN)
+results: build ## measure the appliance over TLS from another process (10 minutes, quiet machine) into bench/RESULTS.md
+	go run ./bench
 bench-compare: ## benchmarks of REF=main against this tree, alternating, six runs each
 	rm -rf bin/ref bin/ref.txt bin/new.txt; mkdir -p bin/ref; git archive $(REF) | tar x -C bin/ref
 	for i in 1 2 3 4 5 6; do (cd bin/ref; $(BENCHRUN)) >>bin/ref.txt; $(BENCHRUN) >>bin/new.txt; done

@@ -84,7 +84,7 @@ func (r row) measure(keyrack string, d time.Duration, runs int) result {
 	args := []string{"dev", "--", keyrack, "bench", "--op", r.op, "--size", fmt.Sprint(r.size), "--conns", fmt.Sprint(r.conns),
 		"--depth", fmt.Sprint(r.depth), "--duration", d.String(), "--output", "json"}
 	if r.salts > 0 {
-		args = append(args, "--distinct-salts", fmt.Sprint(r.salts))
+		args, runs = append(args, "--distinct-salts", fmt.Sprint(r.salts)), 1 // waits for minutes
 	}
 	all := make([]result, runs)
 	for i := range all {

@@ -31,7 +31,7 @@ func (b *benchmark) prepare() (*work, error) {
 		return nil, err
 	}
 	defer c.Close()
-	keys, err := createKeys(c, max(1, b.salts))
+	keys, err := createKeys(c, max(1, min(b.salts, saltKeys)))
 	if err != nil {
 		return nil, fmt.Errorf("create the keys: %w", err)
 	}
@@ -40,12 +40,18 @@ func (b *benchmark) prepare() (*work, error) {
 	if b.op == "encrypt" {
 		return &work{kmsapi.Encrypt.Op, []any{encryptRequest(keys[0], plaintext)}, b.sh.remote}, nil
 	}
-	requests, err := ciphertexts(c, keys, plaintext)
-	if err != nil {
-		return nil, fmt.Errorf("make the ciphertexts: %w", err)
+	var requests []any
+	for len(requests) < max(1, b.salts) {
+		more, err := ciphertexts(c, keys[:min(len(keys), max(1, b.salts-len(requests)))], plaintext)
+		if err != nil {
+			return nil, fmt.Errorf("make the ciphertexts: %w", err)
+		}
+		if requests = append(requests, more...); b.salts > 0 {
+			b.age(len(more))
+		}
 	}
 	if b.salts > 0 {
-		if requests, err = b.age(c, requests); err != nil {
+		if requests, err = fillRoom(c, requests); err != nil {
 			return nil, fmt.Errorf("fill the room for message keys: %w", err)
 		}
 	}
@@ -83,11 +89,16 @@ func ciphertexts(c *client.Client, keys []string, plaintext api.Secret) ([]any, 
 }
 
 // age waits until the appliance no longer has the message keys that it
-// encrypted under, fills the room for those that it derives, and returns the
-// requests to measure: those that found no room, or all, if all found some.
-func (b *benchmark) age(c *client.Client, requests []any) ([]any, error) {
-	fmt.Fprintf(b.sh.err, "keyrack bench: waiting %v for the appliance to forget %d message keys\n", b.forget, len(requests))
+// encrypted under.
+func (b *benchmark) age(n int) {
+	fmt.Fprintf(b.sh.err, "keyrack bench: waiting %v for the appliance to forget %d message keys\n", b.forget, n)
 	time.Sleep(b.forget)
+}
+
+// fillRoom fills the room for message keys that the appliance derives, and
+// returns the requests to measure: those that found no room, or all, if all
+// found some.
+func fillRoom(c *client.Client, requests []any) ([]any, error) {
 	kept := min(len(requests), api.OpenKeysPerAccount)
 	err := pipelined(c, kmsapi.Decrypt.Op, kept, func(i int) any { return requests[i] }, func(_ int, r client.Reply) error { return r.Err() })
 	if kept == len(requests) {

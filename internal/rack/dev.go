@@ -36,7 +36,7 @@ func Dev(ctx context.Context, dir, version string, logger *slog.Logger) (a *Appl
 	}
 	realm := api.Realm{Partition: "aws", Region: "rack-1"}
 	a, err = Start(ctx, Config{
-		Dir: dir, Realm: realm, Version: version, Logger: logger, AllowUnlockedMemory: true,
+		Dir: dir, Realm: realm, Version: version, Logger: logger, AllowUnlockedMemory: true, AuditBytes: 16 << 20,
 		Token:      func(context.Context) (hsm.Provider, error) { return soft.Create(filepath.Join(dir, "token")) },
 		Principals: []*identity.Principal{{ARN: realm.RootARN(devAccount), Type: identity.Root, Account: devAccount, Credential: hash}},
 	})

@@ -36,7 +36,7 @@ func (a *Appliance) openLog(ctx context.Context) error {
 		return err
 	}
 	a.log, err = audit.Open(audit.Config{
-		Files: a.cfg.AuditFiles, Origin: origin, Clock: a.cfg.Clock, Durability: a.cfg.Durability,
+		Files: a.cfg.AuditFiles, Origin: origin, Clock: a.cfg.Clock, Durability: a.cfg.Durability, SegmentBytes: a.cfg.AuditBytes,
 		Signer:   audit.Signer{Public: public, SignDigest: signer.SignDigest},
 		StartKey: chain, OnChange: a.logChanged,
 	})

@@ -46,6 +46,7 @@ type Config struct {
 	Store      keystore.Store // below the seal; nil = memory. Start closes it
 	AuditFiles audit.Files    // nil = Dir/audit
 	Durability audit.Durability
+	AuditBytes int64 // size of one file of the audit log, three of which are made at once; 0 = audit's default
 	Principals []*identity.Principal
 	Version    string
 	Logger     *slog.Logger
