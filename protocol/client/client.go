@@ -48,15 +48,21 @@ type Client struct {
 	hello atomic.Pointer[protocol.Hello]
 }
 
-// slot is a place for one connection; it is made when first needed.
+// slot is a place for one connection; it is made when first needed, by one
+// caller for all.
 type slot struct {
-	mu   sync.Mutex
-	conn *conn // guarded by mu; nil before the first and after a lost one
-	shut bool  // guarded by mu
+	mu     sync.Mutex
+	conn   *conn         // guarded by mu; nil before the first and after a lost one
+	making chan struct{} // guarded by mu; closed when the caller who connects is done; nil if nobody does
+	shut   bool          // guarded by mu
 }
 
 // ErrClosed is returned by calls after Close.
 var ErrClosed = errors.New("client is closed")
+
+// ErrServerKey is wrapped by the error of a call whose server has another key
+// than the pinned one: it is another appliance, or somebody in between.
+var ErrServerKey = errors.New("the server's key is not the pinned one")
 
 // ErrLost is wrapped by the error of a call whose connection ended before its
 // answer came and that was not repeated: it may have been carried out.
@@ -124,7 +130,7 @@ func tlsConfig(cfg Config) (*tls.Config, error) {
 func checkPin(state tls.ConnectionState, pin []byte) error {
 	got := sha256.Sum256(state.PeerCertificates[0].RawSubjectPublicKeyInfo)
 	if string(got[:]) != string(pin) {
-		return fmt.Errorf("the server's key is sha256:%x, not the pinned sha256:%x: this is another appliance, or somebody in between", got, pin)
+		return fmt.Errorf("%w: it is sha256:%x, and sha256:%x is pinned", ErrServerKey, got, pin)
 	}
 	return nil
 }
@@ -141,8 +147,9 @@ func Do[In, Out any](ctx context.Context, c *Client, op api.OpOf[In, Out], in *I
 // Call calls op with in, a pointer to its request, and reads the response into
 // out, a pointer to a zero response, which shares no memory with the connection.
 // An error of the appliance is an *api.Error. Throttled calls, and calls of
-// read-only operations whose connection was lost, are repeated with growing,
-// random pauses until ctx ends or the client's tries are used up.
+// idempotent operations whose connection was lost, are repeated with growing,
+// random pauses until ctx ends or the client's tries are used up. A request that
+// no appliance takes, because it is too large, is KindRequestTooLarge at once.
 func (c *Client) Call(ctx context.Context, op *api.Op, in, out any) error {
 	for try := 0; ; try++ {
 		err := c.once(ctx, op, in, out)
@@ -168,14 +175,16 @@ func (c *Client) once(ctx context.Context, op *api.Op, in, out any) error {
 // repeatable reports whether a call that failed with err can be made again: it
 // was not carried out, or it may be carried out twice.
 func repeatable(op *api.Op, err error) bool {
-	if e, ok := errors.AsType[*api.Error](err); ok {
-		return e.Kind == api.KindThrottling || e.Kind.Retryable() && op.Flags&api.Idempotent != 0
-	}
 	var notSent *dialError
 	if errors.As(err, &notSent) {
-		return !notSent.permanent
+		return !notSent.permanent()
 	}
-	return errors.Is(err, ErrLost) && op.Flags&api.Idempotent != 0
+	idempotent := op.Flags&api.Idempotent != 0
+	if errors.Is(err, ErrLost) {
+		return idempotent
+	}
+	e, ok := errors.AsType[*api.Error](err)
+	return ok && (e.Kind == api.KindThrottling || e.Kind.Retryable() && idempotent)
 }
 
 // pause waits before try number try+2: exponential from 10 ms to 1 s, with full
@@ -211,19 +220,45 @@ func (c *Client) Start(ctx context.Context, op *api.Op, in any, done func(Reply)
 	return conn.start(op, in, done)
 }
 
-// get returns the slot's connection, a new one if it has none that works.
+// get returns the slot's connection. If it has none that works, the caller makes
+// one, or waits for the one who does.
 func (s *slot) get(ctx context.Context, c *Client) (*conn, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.shut {
-		return nil, ErrClosed
+	for {
+		s.mu.Lock()
+		conn, making, shut := s.conn, s.making, s.shut
+		if !shut && making == nil && (conn == nil || !conn.works()) {
+			s.making = make(chan struct{})
+			s.mu.Unlock()
+			return s.make(ctx, c)
+		}
+		s.mu.Unlock()
+		switch {
+		case shut:
+			return nil, ErrClosed
+		case making == nil:
+			return conn, nil
+		}
+		select {
+		case <-making:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
-	if s.conn != nil && s.conn.works() {
-		return s.conn, nil
-	}
+}
+
+// make connects and lets the callers who wait go on.
+func (s *slot) make(ctx context.Context, c *Client) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.DialTimeout)
 	defer cancel()
 	conn, err := connect(ctx, c)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.making)
+	s.making = nil
+	if err == nil && s.shut {
+		conn.end(ErrClosed)
+		err = ErrClosed
+	}
 	if err != nil {
 		return nil, err
 	}

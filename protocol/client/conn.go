@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -57,19 +58,27 @@ type conn struct {
 }
 
 // dialError says that no request was sent.
-type dialError struct {
-	err       error
-	permanent bool // trying again would end the same way
-}
+type dialError struct{ err error }
 
 func (e *dialError) Error() string { return "connect to the appliance: " + e.err.Error() }
 func (e *dialError) Unwrap() error { return e.err }
+
+// permanent reports whether trying again would end the same way: one side does
+// not know the other's key.
+func (e *dialError) permanent() bool {
+	var name *tls.CertificateVerificationError
+	if errors.Is(e.err, ErrServerKey) || errors.As(e.err, &name) {
+		return true
+	}
+	refusal, ok := errors.AsType[*api.Error](e.err)
+	return ok && !refusal.Kind.Retryable()
+}
 
 // connect makes a connection and reads its greeting.
 func connect(ctx context.Context, client *Client) (*conn, error) {
 	nc, err := client.dial(ctx)
 	if err != nil {
-		return nil, &dialError{err: err}
+		return nil, &dialError{err}
 	}
 	c := &conn{nc: nc, pending: map[api.RequestID]func(Reply){}, kick: make(chan struct{}, 1)}
 	deadline, _ := ctx.Deadline()
@@ -82,8 +91,7 @@ func connect(ctx context.Context, client *Client) (*conn, error) {
 	}
 	if err != nil {
 		nc.Close()
-		e, refused := errors.AsType[*api.Error](err)
-		return nil, &dialError{err, refused && !e.Kind.Retryable()}
+		return nil, &dialError{err}
 	}
 	nc.SetDeadline(time.Time{})
 	client.hello.Store(hello)
@@ -103,13 +111,18 @@ func (c *conn) start(op *api.Op, in any, done func(Reply)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
-		return &dialError{err: c.err}
+		return &dialError{c.err}
+	}
+	before := len(c.out)
+	c.out = protocol.AppendRequest(c.out, c.last+1, op, in)
+	if n := len(c.out) - before; n > api.MaxRequestFrame { // it would cost the connection, and all that shares it
+		clear(c.out[before:])
+		c.out = c.out[:before]
+		return api.Errorf(api.KindRequestTooLarge, "the request has %d bytes, at most %d are allowed", n, api.MaxRequestFrame)
 	}
 	c.last++
 	c.pending[c.last] = done
-	first := len(c.out) == 0
-	c.out = protocol.AppendRequest(c.out, c.last, op, in)
-	if first {
+	if before == 0 {
 		c.wake()
 	}
 	return nil
