@@ -61,8 +61,9 @@ type Request struct {
 	Body []byte // the map {member number: value}, not checked yet
 }
 
-// ParseRequest reads the envelope [id, op, body, options]. An error means that
-// the peer does not speak this protocol, and that there is no id to answer to.
+// ParseRequest reads the envelope [id, op, body, options]. An error with id 0
+// means that the peer does not speak this protocol; one with another id is the
+// answer to that request.
 func ParseRequest(frame []byte) (Request, error) {
 	r := cbor.NewReader(frame)
 	n, err := r.Array()

@@ -266,11 +266,12 @@ func (c *conn) later(ctx context.Context, route access.Route, t access.Ticket, c
 		defer cancel()
 		s := c.Gate.Session(ctx, c.peer.Who, c.peer.Source)
 		defer s.Close()
+		defer scribble(own, c.Scribble)
 		route.Serve(s.Again(ctx, t), protocol.Native{}, own)
-		scribble(own, c.Scribble)
 		c.outbox.put(s.Flush(false))
 	})
 	if !queued {
+		scribble(own, c.Scribble)
 		c.outbox.arrived()
 		c.session.RefuseAgain(protocol.Native{}, t, route.Op(), &api.Error{
 			Kind: api.KindThrottling, Message: "too much " + class.String() + " work is waiting; try again", RetryAfter: 50 * time.Millisecond})
