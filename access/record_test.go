@@ -158,12 +158,13 @@ func TestWhatReachesNoOperation(t *testing.T) {
 	if class := route.Serve(c, protocol.Native{}, goodBody); class != work.Token {
 		t.Fatalf("yielded for %s", class)
 	}
-	s.RefuseAgain(protocol.Native{}, c.Ticket(), route.Op(), api.Errorf(api.KindThrottling, "full"))
+	ticket := c.Ticket()
+	s.RefuseAgain(protocol.Native{}, ticket, route.Op(), api.Errorf(api.KindThrottling, "full"))
 	held = s.Flush(false)
 	if reply := r.reply(&held); reply.Kind != api.KindThrottling {
 		t.Errorf("answered %v", reply.Kind)
 	}
-	if rec := r.one(); rec.Op != change.Number || rec.Error != uint16(api.KindThrottling) || runs != 1 {
+	if rec := r.one(); rec.Op != change.Number || rec.Error != uint16(api.KindThrottling) || rec.Event != access.Event(ticket) || runs != 1 {
 		t.Errorf("recorded %+v after %d runs", rec, runs)
 	}
 }
@@ -206,7 +207,7 @@ func TestAYieldLeavesNothing(t *testing.T) {
 	if reply := r.reply(&held); reply.Kind != api.KindUnrecognizedClient {
 		t.Errorf("a principal removed while the call was queued: answered %v", reply.Kind)
 	}
-	if rec := r.one(); rec.Error != uint16(api.KindUnrecognizedClient) || rec.Principal != "" || rec.Credential != root.Credential {
+	if rec := r.one(); rec.Error != uint16(api.KindUnrecognizedClient) || rec.Principal != "" || rec.Credential != root.Credential || rec.Event != access.Event(ticket) {
 		t.Errorf("recorded %+v", rec)
 	}
 }

@@ -102,8 +102,8 @@ func TestAnUnknownClientIsToldItsKey(t *testing.T) {
 	}
 	b.lives()
 
-	c = b.dial(cfg) // who sends at once is told too
-	c.Write(make([]byte, 200_000))
+	c = b.dial(cfg) // who sends at once can do so, and is told too
+	c.send(make([]byte, 4<<20))
 	c.dismissed(api.KindUnrecognizedClient)
 	b.recorded(0, api.KindUnrecognizedClient)
 }
@@ -118,7 +118,7 @@ func TestPeersThatBreakTheProtocol(t *testing.T) {
 	}{
 		"too long":           {func(t *testing.T, c *raw) { c.send([]byte{0, 2, 0, 1}) }, api.KindRequestTooLarge},
 		"4 GiB":              {func(t *testing.T, c *raw) { c.send([]byte{0xff, 0xff, 0xff, 0xff}) }, api.KindRequestTooLarge},
-		"too long, and sent": {func(t *testing.T, c *raw) { c.Write(append([]byte{0, 2, 0, 1}, make([]byte, 0x20001)...)) }, api.KindRequestTooLarge},
+		"too long, and sent": {func(t *testing.T, c *raw) { c.send(append([]byte{0, 64, 0, 0}, make([]byte, 4<<20)...)) }, api.KindRequestTooLarge},
 		"empty frame":        {func(t *testing.T, c *raw) { c.send(frameOf()) }, api.KindSerialization},
 		"HTTP":               {func(t *testing.T, c *raw) { c.send([]byte("GET / HTTP/1.1\r\n\r\n")) }, api.KindRequestTooLarge},
 		"no array":           {func(t *testing.T, c *raw) { c.send(frameOf(0xa0)) }, api.KindSerialization},
@@ -134,7 +134,7 @@ func TestPeersThatBreakTheProtocol(t *testing.T) {
 		"byte by byte": {func(t *testing.T, c *raw) {
 			c.send([]byte{0, 2, 0, 0})
 			go func() {
-				for range api.MaxRequestFrame - 1 {
+				for range api.MaxRequestFrame {
 					if _, err := c.Write([]byte{0}); err != nil {
 						return
 					}
@@ -156,7 +156,7 @@ func TestPeersThatBreakTheProtocol(t *testing.T) {
 				case name == "silence":
 					s.limits.IdleTimeout = time.Second
 				case p.want == api.KindRequestTimeout:
-					s.limits.FrameTimeout = 100 * time.Millisecond
+					s.limits.FrameTimeout = 20 * time.Millisecond
 				}
 			})
 			c := b.open()
@@ -208,6 +208,10 @@ func TestIdleIsNotWaiting(t *testing.T) {
 	close(s.release)
 	if r := c.reply(); r.ID != 1 || r.Kind != api.KindNone {
 		t.Errorf("answered %v", r.Err())
+	}
+	c.send(c.encrypt(2, "lily"))
+	if r := c.reply(); r.ID != 2 || r.Kind != api.KindNone {
+		t.Errorf("afterwards answered %v", r.Err())
 	}
 	c.dismissed(api.KindRequestTimeout)
 }
@@ -299,47 +303,49 @@ func TestAPeerThatNeverReads(t *testing.T) {
 // of all it is closed. Places become free again.
 func TestConnectionLimits(t *testing.T) {
 	t.Parallel()
-	b := start(t, func(s *setup) { s.limits.MaxConnsPrincipal, s.limits.MaxConnections = 2, 4 })
+	b := start(t, func(s *setup) { s.limits.MaxConnsPrincipal, s.limits.MaxConnections = 2, 3 })
 	other := b.config()
 	other.Certificates = []tls.Certificate{b.StrangerConfig.Certificate}
 	first, _ := b.open(), b.open()
 	c := b.dial(b.config())
-	if e := c.dismissed(api.KindThrottling); e.RetryAfter == 0 {
+	if e := c.dismissed(api.KindThrottling); e != nil && e.RetryAfter == 0 {
 		t.Error("the limit of a principal is told without when to try again")
 	}
 	b.recorded(0, api.KindThrottling)
 	eventually(t, "the third's end", func() bool { return b.srv.Connections() == 2 })
-	for range 2 {
-		b.dial(other).hello()
+	b.dial(other).hello()
+	fourth := b.connect()
+	if err := tls.Client(fourth, other).Handshake(); err == nil {
+		t.Error("a connection beyond the limit gets through its handshake")
 	}
-	fifth := b.connect()
-	ended(tls.Client(fifth, b.config()))
-	if rec := b.recorded(0, api.KindThrottling); rec.Source != "tcp "+fifth.LocalAddr().String() {
+	if rec := b.recorded(0, api.KindThrottling); rec.Source != "tcp "+fourth.LocalAddr().String() {
 		t.Errorf("recorded %+v", rec)
 	}
 	first.Close()
-	eventually(t, "a free place", func() bool { return b.srv.Connections() == 3 })
-	b.open()
+	eventually(t, "a free place", func() bool { return b.srv.Connections() == 2 })
+	b.dial(other).hello()
+}
+
+// halfway connects and begins a handshake that it does not go on with.
+func (b *bed) halfway() net.Conn {
+	b.tb.Helper()
+	nc := b.connect()
+	_, err := nc.Write([]byte{22, 3, 1, 2, 0}) // the head of a ClientHello
+	check(b.tb, err)
+	return nc
 }
 
 // TestSilenceKeepsNobodyOut: where all places are taken by peers that have not
-// said who they are, the oldest of them makes way; and handshakes that wait for
-// such peers do not use up those that may be under way.
+// said who they are, the oldest of them makes way.
 func TestSilenceKeepsNobodyOut(t *testing.T) {
 	t.Parallel()
-	b := start(t, func(s *setup) { s.limits.MaxConnections, s.limits.MaxHandshakes = 4, 1 })
+	b := start(t, func(s *setup) { s.limits.MaxConnections = 4 })
 	var silent []net.Conn
 	for range 4 {
-		nc := b.connect()
-		nc.Write([]byte{22, 3, 1, 2, 0})
-		silent = append(silent, nc)
+		silent = append(silent, b.halfway())
 		eventually(t, "a connection", func() bool { return b.srv.Connections() == len(silent) })
 	}
-	c := b.open()
-	c.send(c.encrypt(1, "rose"))
-	if r := c.reply(); r.Kind != api.KindNone {
-		t.Errorf("answered %v", r.Err())
-	}
+	b.serves()
 	if err := ended(silent[0]); errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error("the oldest silent connection is still open")
 	}
@@ -349,6 +355,17 @@ func TestSilenceKeepsNobodyOut(t *testing.T) {
 			t.Errorf("another silent connection ended: %v", err)
 		}
 	}
+}
+
+// TestSilentHandshakesAreNotUnderWay: they do not use up those that may be.
+func TestSilentHandshakesAreNotUnderWay(t *testing.T) {
+	t.Parallel()
+	b := start(t, func(s *setup) { s.limits.MaxHandshakes = 1 })
+	for n := range 3 {
+		b.halfway()
+		eventually(t, "a connection", func() bool { return b.srv.Connections() == n+1 })
+	}
+	b.serves()
 }
 
 // TestRevocationActsOnOpenConnections: with the next request, also under load.

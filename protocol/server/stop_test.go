@@ -74,6 +74,33 @@ func TestStopAnswersWhatWasRead(t *testing.T) {
 	}
 }
 
+// TestStopAnswersWhatWaitsForTheWindow: also what was read and not begun yet.
+func TestStopAnswersWhatWaitsForTheWindow(t *testing.T) {
+	t.Parallel()
+	s := newSlow()
+	b := start(t, s.routes, func(set *setup) { set.limits.Window = 2 })
+	c := b.open()
+	var all [][]byte
+	for id := range api.RequestID(20) {
+		all = append(all, echoes(id+1, "x"))
+	}
+	c.send(all...)
+	await(t, s.inside)
+	stopped := make(chan struct{})
+	go func() { b.stop(); close(stopped) }()
+	nc := b.connect() // nobody is served any more once this one is turned away
+	ended(nc)
+	close(s.release)
+	if kinds, _ := c.answers(20); kinds[20] != api.KindNone {
+		t.Errorf("got %v", kinds)
+	}
+	if _, err := c.next(); err != io.EOF {
+		t.Errorf("after the answers: %v", err)
+	}
+	c.Close()
+	await(t, stopped)
+}
+
 // TestStopUnderLoad: of every request the client knows afterwards whether it was
 // answered; each answered one has its record.
 func TestStopUnderLoad(t *testing.T) {
@@ -110,6 +137,59 @@ func TestStopUnderLoad(t *testing.T) {
 	if n := len(b.records()); n != answered {
 		t.Errorf("%d requests were answered, %d recorded", answered, n)
 	}
+}
+
+// TestStopEndsHandshakes: also one that is about to begin.
+func TestStopEndsHandshakes(t *testing.T) {
+	t.Parallel()
+	b := start(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	late := &lateListener{l, make(chan struct{}), make(chan struct{})}
+	go b.srv.Serve(t.Context(), late, b.srv.TLS(b.Certificate("late")))
+	nc, err := net.Dial("tcp", l.Addr().String())
+	check(t, err)
+	defer nc.Close()
+	await(t, late.begun)
+	started, closed := time.Now(), make(chan struct{})
+	go func() { b.stop(); close(closed) }()
+	eventually(t, "the end of accepting", func() bool {
+		nc, err := net.Dial("tcp", b.addr)
+		check(t, err)
+		defer nc.Close()
+		return ended(nc) == nil && b.srv.Connections() <= 1
+	})
+	close(late.goOn)
+	await(t, closed)
+	if took := time.Since(started); took > api.HandshakeTimeout/2 {
+		t.Errorf("the stop takes %v", took)
+	}
+}
+
+// lateListener makes connections whose handshake waits before it begins.
+type lateListener struct {
+	net.Listener
+	begun, goOn chan struct{}
+}
+
+func (l *lateListener) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	return &lateConn{nc, l, false}, err
+}
+
+type lateConn struct {
+	net.Conn
+	of     *lateListener
+	waited bool
+}
+
+func (c *lateConn) SetDeadline(t time.Time) error {
+	if !c.waited {
+		c.waited = true
+		close(c.of.begun)
+		<-c.of.goOn
+	}
+	return c.Conn.SetDeadline(t)
 }
 
 // TestStopCutsWhenTimeIsOver: a worker that hangs does not hold up the end.
