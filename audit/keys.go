@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -95,11 +94,7 @@ func (c *macChain) skip(number uint64) {
 // mac returns HMAC-SHA-256 of what a batch's MAC covers, and steps on to the key of the next
 // batch. number is the batch's.
 func (c *macChain) mac(covered []byte, number uint64) [sha256.Size]byte {
-	securemem.Do(func() {
-		h := hmac.New(sha256.New, c.batch())
-		h.Write(covered)
-		h.Sum(c.hmac[:0])
-	})
+	seal.MAC(c.hmac[:0], c.batch(), covered)
 	c.derive(c.batch(), c.batch(), deriveNext, number+1)
 	return c.hmac
 }
