@@ -46,19 +46,32 @@ type Client struct {
 	slots []slot
 	next  atomic.Uint64
 	hello atomic.Pointer[protocol.Hello]
+	life  context.Context // until Close
+	end   context.CancelFunc
 }
 
-// slot is a place for one connection; it is made when first needed, by one
-// caller for all.
+// slot is a place for one connection; it is made when first needed, once for
+// all who need it.
 type slot struct {
 	mu     sync.Mutex
-	conn   *conn         // guarded by mu; nil before the first and after a lost one
-	making chan struct{} // guarded by mu; closed when the caller who connects is done; nil if nobody does
-	shut   bool          // guarded by mu
+	conn   *conn   // guarded by mu; nil before the first, and perhaps ended
+	making *making // guarded by mu; the next one; nil if nobody needs it
+	shut   bool    // guarded by mu
+}
+
+// making is a connection that is being made.
+type making struct {
+	done chan struct{} // closed when the rest is set
+	conn *conn
+	err  error
 }
 
 // ErrClosed is returned by calls after Close.
 var ErrClosed = errors.New("client is closed")
+
+// ErrBusy is returned by Start where the appliance takes no more requests of the
+// connection before it has answered some (Window in its hello).
+var ErrBusy = errors.New("as many requests are under way as the appliance allows")
 
 // ErrServerKey is wrapped by the error of a call whose server has another key
 // than the pinned one: it is another appliance, or somebody in between.
@@ -71,6 +84,7 @@ var ErrLost = errors.New("connection lost before the answer came; the call may h
 // New checks cfg and returns a client. It does not connect yet.
 func New(cfg Config) (*Client, error) {
 	c := &Client{cfg: cfg, slots: make([]slot, max(1, cfg.Conns))}
+	c.life, c.end = context.WithCancel(context.Background())
 	if c.cfg.Retries == 0 {
 		c.cfg.Retries = 4
 	}
@@ -146,7 +160,7 @@ func Do[In, Out any](ctx context.Context, c *Client, op api.OpOf[In, Out], in *I
 
 // Call calls op with in, a pointer to its request, and reads the response into
 // out, a pointer to a zero response, which shares no memory with the connection.
-// An error of the appliance is an *api.Error. Throttled calls, and calls of
+// It waits while the appliance takes no more requests of the connection. An error of the appliance is an *api.Error. Throttled calls, and calls of
 // idempotent operations whose connection was lost, are repeated with growing,
 // random pauses until ctx ends or the client's tries are used up. A request that
 // no appliance takes, because it is too large, is KindRequestTooLarge at once.
@@ -160,31 +174,41 @@ func (c *Client) Call(ctx context.Context, op *api.Op, in, out any) error {
 }
 
 func (c *Client) once(ctx context.Context, op *api.Op, in, out any) error {
+	conn, err := c.conn(ctx)
+	if err != nil {
+		return err
+	}
+	if err := conn.wait(ctx); err != nil {
+		return err
+	}
 	done := make(chan Reply, 1)
-	if err := c.Start(ctx, op, in, func(r Reply) { done <- r.clone() }); err != nil {
+	id, err := conn.start(op, in, func(r Reply) { done <- r.clone() })
+	if err != nil {
 		return err
 	}
 	select {
 	case r := <-done:
 		return r.Decode(op, out)
 	case <-ctx.Done():
+		conn.abandon(id)
 		return ctx.Err()
 	}
 }
 
 // repeatable reports whether a call that failed with err can be made again: it
-// was not carried out, or it may be carried out twice.
+// was not carried out, or it may be carried out twice; and it may end otherwise.
 func repeatable(op *api.Op, err error) bool {
-	var notSent *dialError
-	if errors.As(err, &notSent) {
+	if notSent, ok := errors.AsType[*dialError](err); ok {
 		return !notSent.permanent()
 	}
-	idempotent := op.Flags&api.Idempotent != 0
-	if errors.Is(err, ErrLost) {
-		return idempotent
+	e, told := errors.AsType[*api.Error](err)
+	if op.Flags&api.Idempotent == 0 {
+		return told && e.Kind == api.KindThrottling && !errors.Is(err, ErrLost)
 	}
-	e, ok := errors.AsType[*api.Error](err)
-	return ok && (e.Kind == api.KindThrottling || e.Kind.Retryable() && idempotent)
+	if errors.Is(err, ErrLost) { // with what the appliance said as it left, if it did
+		return !errors.Is(err, ErrClosed) && (!told || e.Kind.Retryable() || e.Kind == api.KindRequestTimeout)
+	}
+	return told && e.Kind.Retryable()
 }
 
 // pause waits before try number try+2: exponential from 10 ms to 1 s, with full
@@ -209,73 +233,85 @@ func pause(ctx context.Context, try int, err error) error {
 func (c *Client) Hello() *protocol.Hello { return c.hello.Load() }
 
 // Start sends a request and returns; done is called once, with the reply, on a
-// goroutine of the connection that must not be held up. It is for programs that
-// keep many requests in flight without a goroutine each. Nothing is repeated.
+// goroutine of the connection that must not be held up. The reply's memory is the
+// connection's again when done returns. Start is for programs that keep many
+// requests in flight without a goroutine each; done may call it. Nothing is
+// repeated, and one request too many is ErrBusy.
 func (c *Client) Start(ctx context.Context, op *api.Op, in any, done func(Reply)) error {
-	s := &c.slots[c.next.Add(1)%uint64(len(c.slots))]
-	conn, err := s.get(ctx, c)
+	conn, err := c.conn(ctx)
 	if err != nil {
 		return err
 	}
-	return conn.start(op, in, done)
+	if !conn.enter() {
+		return ErrBusy
+	}
+	_, err = conn.start(op, in, done)
+	return err
 }
 
-// get returns the slot's connection. If it has none that works, the caller makes
-// one, or waits for the one who does.
-func (s *slot) get(ctx context.Context, c *Client) (*conn, error) {
-	for {
-		s.mu.Lock()
-		conn, making, shut := s.conn, s.making, s.shut
-		if !shut && making == nil && (conn == nil || !conn.works()) {
-			s.making = make(chan struct{})
-			s.mu.Unlock()
-			return s.make(ctx, c)
-		}
-		s.mu.Unlock()
-		switch {
-		case shut:
-			return nil, ErrClosed
-		case making == nil:
-			return conn, nil
-		}
-		select {
-		case <-making:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
+// conn returns a connection that works, of one slot after the other.
+func (c *Client) conn(ctx context.Context) (*conn, error) {
+	s := &c.slots[c.next.Add(1)%uint64(len(c.slots))]
+	conn, m, err := s.get(c)
+	if m == nil {
+		return conn, err
+	}
+	select {
+	case <-m.done:
+		return m.conn, m.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 }
 
-// make connects and lets the callers who wait go on.
-func (s *slot) make(ctx context.Context, c *Client) (*conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.DialTimeout)
-	defer cancel()
-	conn, err := connect(ctx, c)
+// get returns the slot's connection, or the one that is being made because there
+// is none that works.
+func (s *slot) get(c *Client) (*conn, *making, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	close(s.making)
-	s.making = nil
-	if err == nil && s.shut {
-		conn.end(ErrClosed)
-		err = ErrClosed
+	switch {
+	case s.shut:
+		return nil, nil, ErrClosed
+	case s.conn != nil && s.conn.works():
+		return s.conn, nil, nil
+	case s.making == nil:
+		s.making = &making{done: make(chan struct{})}
+		go s.make(c, s.making)
 	}
-	if err != nil {
-		return nil, err
-	}
-	s.conn = conn
-	return conn, nil
+	return nil, s.making, nil
 }
 
-// Close ends the connections; calls under way fail with ErrLost.
+// make connects. However long those who wait can wait, it takes its own time: else
+// none of many impatient callers would ever get a connection.
+func (s *slot) make(c *Client, m *making) {
+	ctx, cancel := context.WithTimeout(c.life, c.cfg.DialTimeout)
+	defer cancel()
+	m.conn, m.err = connect(ctx, c)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.making = nil
+	if s.shut {
+		if m.err == nil {
+			m.conn.end(ErrClosed)
+		}
+		m.conn, m.err = nil, ErrClosed
+	}
+	s.conn = m.conn
+	close(m.done)
+}
+
+// Close ends the connections; calls under way fail with ErrLost or ErrClosed.
 func (c *Client) Close() error {
+	c.end()
 	for i := range c.slots {
 		s := &c.slots[i]
 		s.mu.Lock()
 		s.shut = true
-		if s.conn != nil {
-			s.conn.end(ErrClosed)
-		}
+		conn := s.conn
 		s.mu.Unlock()
+		if conn != nil {
+			conn.end(ErrClosed)
+		}
 	}
 	return nil
 }

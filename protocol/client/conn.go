@@ -47,15 +47,23 @@ func (r Reply) Decode(op *api.Op, out any) error {
 // goroutine writes, so that what came together leaves together; another one
 // reads replies.
 type conn struct {
-	nc net.Conn
+	nc     net.Conn
+	places chan struct{} // holds one value a request under way
+	kick   chan struct{} // something is in out, or the connection ended
+	ended  chan struct{} // closed when err is set
 
 	mu      sync.Mutex
 	out     []byte                        // guarded by mu; requests not written yet
-	pending map[api.RequestID]func(Reply) // guarded by mu
+	pending map[api.RequestID]func(Reply) // guarded by mu; a nil value is a request that nobody waits for
 	last    api.RequestID                 // guarded by mu
 	err     error                         // guarded by mu; why the connection ended
-	kick    chan struct{}                 // something is in out, or the connection ended
 }
+
+// lengthSize is the size of the length before a frame, in bytes.
+const lengthSize = 4
+
+// mostPlaces bounds what an appliance's window makes a connection keep.
+const mostPlaces = 64 << 10
 
 // dialError says that no request was sent.
 type dialError struct{ err error }
@@ -64,14 +72,13 @@ func (e *dialError) Error() string { return "connect to the appliance: " + e.err
 func (e *dialError) Unwrap() error { return e.err }
 
 // permanent reports whether trying again would end the same way: one side does
-// not know the other's key.
+// not know the other's key, or does not speak TLS as the other does.
 func (e *dialError) permanent() bool {
-	var name *tls.CertificateVerificationError
-	if errors.Is(e.err, ErrServerKey) || errors.As(e.err, &name) {
-		return true
-	}
-	refusal, ok := errors.AsType[*api.Error](e.err)
-	return ok && !refusal.Kind.Retryable()
+	_, name := errors.AsType[*tls.CertificateVerificationError](e.err)
+	op, network := errors.AsType[*net.OpError](e.err)
+	alert := network && op.Op == "remote error" // crypto/tls has no type for it
+	refusal, refused := errors.AsType[*api.Error](e.err)
+	return name || alert || refused && !refusal.Kind.Retryable() || errors.Is(e.err, ErrServerKey)
 }
 
 // connect makes a connection and reads its greeting.
@@ -80,52 +87,97 @@ func connect(ctx context.Context, client *Client) (*conn, error) {
 	if err != nil {
 		return nil, &dialError{err}
 	}
-	c := &conn{nc: nc, pending: map[api.RequestID]func(Reply){}, kick: make(chan struct{}, 1)}
-	deadline, _ := ctx.Deadline()
-	nc.SetDeadline(deadline)
 	in := reader{nc: nc, buf: make([]byte, 32<<10)}
-	frame, err := in.frame()
-	var hello *protocol.Hello
-	if err == nil {
-		hello, err = protocol.ParseHello(frame)
-	}
+	hello, err := greeted(ctx, &in)
 	if err != nil {
 		nc.Close()
 		return nil, &dialError{err}
 	}
-	nc.SetDeadline(time.Time{})
 	client.hello.Store(hello)
+	c := &conn{
+		nc: nc, pending: map[api.RequestID]func(Reply){}, kick: make(chan struct{}, 1),
+		places: make(chan struct{}, min(hello.Window, mostPlaces)), ended: make(chan struct{}),
+	}
 	go c.write()
 	go c.read(&in)
 	return c, nil
 }
 
-func (c *conn) works() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.err == nil
+// greeted reads the hello before ctx ends.
+func greeted(ctx context.Context, in *reader) (*protocol.Hello, error) {
+	stop := context.AfterFunc(ctx, func() { in.nc.SetDeadline(time.Now()) })
+	frame, err := in.frame()
+	if !stop() {
+		return nil, fmt.Errorf("no greeting: %w", ctx.Err())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return protocol.ParseHello(frame)
 }
 
-// start queues a request.
-func (c *conn) start(op *api.Op, in any, done func(Reply)) error {
+func (c *conn) works() bool {
+	select {
+	case <-c.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+// wait takes a place in the appliance's window, for start, when there is one.
+func (c *conn) wait(ctx context.Context) error {
+	select {
+	case c.places <- struct{}{}:
+		return nil
+	case <-c.ended: // start will say why
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// enter takes a place if there is one now.
+func (c *conn) enter() bool {
+	select {
+	case c.places <- struct{}{}:
+		return true
+	default:
+		return !c.works() // start will say why
+	}
+}
+
+// start queues a request, which has its place.
+func (c *conn) start(op *api.Op, in any, done func(Reply)) (api.RequestID, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
-		return &dialError{c.err}
+		return 0, &dialError{c.err}
 	}
 	before := len(c.out)
 	c.out = protocol.AppendRequest(c.out, c.last+1, op, in)
-	if n := len(c.out) - before; n > api.MaxRequestFrame { // it would cost the connection, and all that shares it
+	if n := len(c.out) - before - lengthSize; n > api.MaxRequestFrame { // it would cost the connection, and all that shares it
 		clear(c.out[before:])
 		c.out = c.out[:before]
-		return api.Errorf(api.KindRequestTooLarge, "the request has %d bytes, at most %d are allowed", n, api.MaxRequestFrame)
+		<-c.places
+		return 0, api.Errorf(api.KindRequestTooLarge, "the request has %d bytes, at most %d are allowed", n, api.MaxRequestFrame)
 	}
 	c.last++
 	c.pending[c.last] = done
 	if before == 0 {
 		c.wake()
 	}
-	return nil
+	return c.last, nil
+}
+
+// abandon forgets who waits for a request. Its place stays taken until the
+// appliance has answered.
+func (c *conn) abandon(id api.RequestID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, underWay := c.pending[id]; underWay {
+		c.pending[id] = nil
+	}
 }
 
 func (c *conn) wake() {
@@ -180,11 +232,15 @@ func (c *conn) read(in *reader) {
 	}
 }
 
+// take returns who waits for a reply, or nil, and frees the request's place.
 func (c *conn) take(id api.RequestID) func(Reply) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	done := c.pending[id]
-	delete(c.pending, id)
+	done, asked := c.pending[id]
+	if asked {
+		delete(c.pending, id)
+		<-c.places
+	}
 	return done
 }
 
@@ -194,6 +250,7 @@ func (c *conn) end(err error) {
 	first := c.err == nil
 	if first {
 		c.err = err
+		close(c.ended)
 	}
 	pending := c.pending
 	c.pending = map[api.RequestID]func(Reply){}
@@ -204,7 +261,9 @@ func (c *conn) end(err error) {
 	}
 	lost := fmt.Errorf("%w: %w", ErrLost, err)
 	for _, done := range pending {
-		done(Reply{err: lost})
+		if done != nil {
+			done(Reply{err: lost})
+		}
 	}
 }
 
@@ -238,8 +297,13 @@ func (r *reader) fill(need int) error {
 		if need > len(to) {
 			to = make([]byte, need)
 		}
-		r.end = copy(to, r.buf[r.start:r.end])
-		r.buf, r.start = to, 0
+		n := copy(to, r.buf[r.start:r.end])
+		if &to[0] == &r.buf[0] {
+			clear(to[n:r.end])
+		} else {
+			clear(r.buf[r.start:r.end])
+		}
+		r.buf, r.start, r.end = to, 0, n
 	}
 	n, err := r.nc.Read(r.buf[r.end:])
 	if r.end += n; n > 0 {
