@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 
 	"github.com/keyrack/keyrack/internal/tlog"
@@ -30,6 +31,7 @@ type committer struct {
 	chain   *macChain     // nil while there is no key
 	keyFrom uint64        // the segment whose nonce made the chain's start key
 	keyed   atomic.Bool   // chain != nil; read by State without the lock
+	last    uint32        // records of the newest batch
 }
 
 // segment is the file that batches are written to. Whoever uses its file outside a commit holds
@@ -65,6 +67,7 @@ func (l *Log) runCommitter(ctx context.Context) {
 			return
 		case <-l.wake:
 		}
+		runtime.Gosched() // whoever the last batch woke may ride in this one
 		l.commitMu.Lock()
 		l.commit()
 		l.commitMu.Unlock()
@@ -127,6 +130,7 @@ func (l *Log) write(frames []byte, leaves []tlog.Hash) error {
 		}
 	}
 	l.active.at += b.span()
+	l.last = b.count
 	l.active.number++
 	l.left.Store(l.active.left())
 	if l.pub.set(tip{size: end, root: b.root, file: l.active}, &l.durable) {

@@ -166,13 +166,17 @@ func (l *Log) mostRecord() int {
 	return min(MaxRecord, capacity(l.cfg.SegmentBytes-headerBytes)-frameBytes)
 }
 
-// commitInline commits on the caller's goroutine unless a commit is under way. If it does not
-// succeed, who waits for the records learns why.
+// commitInline commits on the caller's goroutine, unless a commit is under way or the newest
+// batch shows that there are others: then it pays to wait for them. If it does not succeed, who
+// waits for the records learns why.
 func (l *Log) commitInline() bool {
 	if !l.commitMu.TryLock() {
 		return false
 	}
 	defer l.commitMu.Unlock()
+	if l.last > 1 && !l.cfg.inline {
+		return false
+	}
 	l.commit()
 	return true
 }
