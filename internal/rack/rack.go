@@ -201,6 +201,9 @@ func (a *Appliance) startServices(ctx context.Context) (err error) {
 	}
 	a.onClose(func(context.Context) error { stop(); a.keys.Wait(); return nil })
 	a.pools = work.New(a.cfg.Pools)
+	a.pools.OnPanic(func(c work.Class, _ any, stack []byte) { // the value may hold anything
+		a.cfg.Logger.LogAttrs(a.ctx, slog.LevelError, "a worker panicked", slog.String("class", c.String()), slog.String("stack", string(stack)))
+	})
 	a.onClose(a.pools.Close)
 	a.people.Publish(a.cfg.Principals)
 	return nil

@@ -20,8 +20,8 @@ type cache struct {
 // shard is a part of the cache, evicted by the CLOCK algorithm.
 type shard struct {
 	mu      sync.RWMutex
-	keys    map[api.KeyID]*key // guarded by mu
-	ring    []api.KeyID        // guarded by mu; the ids of keys and of some that are gone
+	keys    map[api.KeyID]*key // guarded by mu; nil for a key that was dropped and not read again
+	ring    []api.KeyID        // guarded by mu; the ids in keys
 	hand    int
 	most    int
 	changed keystore.Revision // guarded by mu; of the newest change delivered
@@ -88,7 +88,9 @@ func (c *cache) drop(id api.KeyID, at keystore.Revision) {
 	s := c.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.keys, id)
+	if s.keys[id] != nil {
+		s.keys[id] = nil
+	}
 	s.changed = max(s.changed, at)
 }
 
@@ -98,7 +100,7 @@ func (c *cache) forget(k *key) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.keys[k.id] == k {
-		delete(s.keys, k.id)
+		s.keys[k.id] = nil
 	}
 }
 
@@ -120,7 +122,9 @@ func (c *cache) expire(now time.Time) {
 		s := &c.shards[i]
 		s.mu.RLock()
 		for _, k := range s.keys {
-			k.current.expire(now)
+			if k != nil {
+				k.current.expire(now)
+			}
 		}
 		s.mu.RUnlock()
 	}
