@@ -2,7 +2,9 @@ package access_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -60,7 +62,10 @@ func TestExactlyOneRecord(t *testing.T) {
 		}, goodBody, root, api.KindInternal},
 		"error of the method": {func(*access.Call, *ask, *answer) error { return api.Errorf(api.KindDisabled, "no") }, goodBody, root, api.KindDisabled},
 		"error of a library":  {func(*access.Call, *ask, *answer) error { return errors.New(unspeakable) }, goodBody, root, api.KindInternal},
-		"error of no kind":    {func(*access.Call, *ask, *answer) error { return &api.Error{Message: unspeakable} }, goodBody, root, api.KindInternal},
+		"time is over": {func(*access.Call, *ask, *answer) error {
+			return fmt.Errorf("wait for the token: %w", context.DeadlineExceeded)
+		}, goodBody, root, api.KindUnavailable},
+		"error of no kind": {func(*access.Call, *ask, *answer) error { return &api.Error{Message: unspeakable} }, goodBody, root, api.KindInternal},
 		"nil *api.Error": {func(c *access.Call, _ *ask, _ *answer) error {
 			var e *api.Error
 			c.Admit(thing{})
@@ -131,6 +136,36 @@ func TestAPanicOfDecodingCostsOneRequest(t *testing.T) {
 		t.Errorf("answered %v", reply.Kind)
 	}
 	if rec := r.one(); rec.Error != uint16(api.KindInternal) || rec.Op != trap.Number {
+		t.Errorf("recorded %+v", rec)
+	}
+}
+
+// mute is a wire that has no way to say yes.
+type mute struct{ protocol.Native }
+
+func (mute) AppendReply(dst []byte, op *api.Op, id api.RequestID, out any, err error) []byte {
+	if err == nil {
+		panic(unspeakable)
+	}
+	return protocol.Native{}.AppendReply(dst, op, id, out, err)
+}
+
+// TestAnAnswerThatCannotBeWritten is an internal error to the caller; the record
+// stays the one that was made.
+func TestAnAnswerThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	route := access.Handle(r.Gate, change, func(c *access.Call, _ *ask, out *answer) error {
+		out.Secret = c.Bytes(6)
+		return c.Admit(thing{})
+	})
+	s := r.session(root)
+	route.Serve(s.Call(7), mute{}, goodBody)
+	held := s.Flush(false)
+	if reply := r.reply(&held); reply.Kind != api.KindInternal || bytes.Contains(reply.Body, []byte(unspeakable)) {
+		t.Errorf("answered %v", reply.Err())
+	}
+	if rec := r.one(); rec.Error != 0 || rec.Op != change.Number {
 		t.Errorf("recorded %+v", rec)
 	}
 }

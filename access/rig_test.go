@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -180,6 +181,16 @@ func (r *rig) records() (all []audit.Record) {
 		all = append(all, rec)
 	}
 	return all
+}
+
+// until waits for what must come true.
+func (r *rig) until(ok func() bool) {
+	r.tb.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); runtime.Gosched() {
+		if time.Now().After(deadline) {
+			r.tb.Fatal("it does not come true")
+		}
+	}
 }
 
 // flush makes durable what a housekeeping round has put into the log.

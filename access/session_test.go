@@ -200,6 +200,18 @@ func TestGrowingLeavesNoCopies(t *testing.T) {
 	}))
 	text := access.Handle(r.Gate, look, admitted(func(_ *access.Call, out *answer) { out.Text = string(bytes.Repeat([]byte("t"), 100_000)) }))
 	s := r.session(root)
+	both := access.Handle(r.Gate, look, admitted(func(c *access.Call, out *answer) {
+		out.Secret = c.Bytes(6)
+		copy(out.Secret, "petals")
+		out.Text = string(bytes.Repeat([]byte("t"), 300_000)) // more than the pool keeps
+	}))
+	small := r.session(root)
+	both.Serve(small.Call(7), protocol.Native{}, nil) // refused, and so short
+	first := access.Replies(small)
+	both.Serve(small.Call(7), protocol.Native{}, goodBody)
+	if left := first[:cap(first)]; bytes.Contains(left, []byte("petals")) || !bytes.Contains(access.Replies(small), []byte("petals")) {
+		t.Error("a reply that did not fit is left in part")
+	}
 	var before [][]byte
 	for _, route := range []access.Route{secret, text, secret, text} {
 		route.Serve(s.Call(7), protocol.Native{}, goodBody)

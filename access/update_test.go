@@ -182,6 +182,47 @@ func TestOutboxRowsAreDroppedLater(t *testing.T) {
 	}
 }
 
+// TestAChangeThatTheLogRefuses is made, and not answered; its record follows as
+// soon as the log has room.
+func TestAChangeThatTheLogRefuses(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(c *audit.Config) { c.SegmentBytes = 64 << 10 })
+	store := keystore.NewMemory()
+	s := r.session(root)
+	access.Handle(r.Gate, change, write(store, nil)).Serve(s.Again(t.Context(), access.Ticket{}), protocol.Native{}, goodBody)
+	r.files.set(nil, true)
+	var junk audit.Trail
+	for err := error(nil); err == nil; _, err = r.log.Append(&junk, true) {
+		junk.Add(&audit.Record{Event: [16]byte{1}, Reason: strings.Repeat("x", 1000)})
+	}
+	held := s.Flush(false)
+	if b, err := held.Bytes(t.Context()); !errors.Is(err, audit.ErrFull) || b != nil || !held.Ready() {
+		t.Fatalf("got %d bytes, %v", len(b), err)
+	}
+	access.Keep(t.Context(), r.Gate, false)
+	outbox, made := rows(t, store)
+	if len(outbox) != 1 || !made {
+		t.Fatalf("%d rows in the outbox, changed=%t", len(outbox), made)
+	}
+	r.files.set(nil, false)
+	r.until(func() bool {
+		access.Keep(t.Context(), r.Gate, false)
+		return access.Outbox(r.Gate) == 0
+	})
+	if left, _ := rows(t, store); len(left) != 0 {
+		t.Errorf("%d rows are left in the outbox", len(left))
+	}
+	found := 0
+	for _, record := range r.encoded() {
+		if bytes.Equal(record, outbox[0]) {
+			found++
+		}
+	}
+	if found != 1 {
+		t.Errorf("the log has the record %d times", found)
+	}
+}
+
 // moody is a store that refuses changes when told to.
 type moody struct {
 	keystore.Store

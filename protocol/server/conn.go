@@ -264,11 +264,7 @@ func (c *conn) later(ctx context.Context, route access.Route, t access.Ticket, c
 		defer c.outbox.arrived()
 		ctx, cancel := context.WithDeadline(ctx, deadline)
 		defer cancel()
-		s := c.Gate.Session(ctx, c.peer.Who, c.peer.Source)
-		defer s.Close()
-		defer scribble(own, c.Scribble)
-		route.Serve(s.Again(ctx, t), protocol.Native{}, own)
-		c.outbox.put(s.Flush(false))
+		c.again(ctx, route, t, own)
 	})
 	if !queued {
 		scribble(own, c.Scribble)
@@ -276,6 +272,18 @@ func (c *conn) later(ctx context.Context, route access.Route, t access.Ticket, c
 		c.session.RefuseAgain(protocol.Native{}, t, route.Op(), &api.Error{
 			Kind: api.KindThrottling, Message: "too much " + class.String() + " work is waiting; try again", RetryAfter: 50 * time.Millisecond})
 	}
+}
+
+// again is the second run of a request, on a worker. Its copy is gone before its
+// reply can leave.
+func (c *conn) again(ctx context.Context, route access.Route, t access.Ticket, own []byte) {
+	s := c.Gate.Session(ctx, c.peer.Who, c.peer.Source)
+	defer s.Close()
+	func() {
+		defer scribble(own, c.Scribble)
+		route.Serve(s.Again(ctx, t), protocol.Native{}, own)
+	}()
+	c.outbox.put(s.Flush(false))
 }
 
 // flush ends the burst. A peer that sends one request at a time is answered on
