@@ -118,20 +118,16 @@ func (o *outbox) takeUnlogged() (rows []outboxRow) {
 // logOutbox offers the log the records that it has refused: their changes are
 // made, so they must be told of as soon as it has room.
 func (g *Gate) logOutbox(ctx context.Context) {
-	rows := g.outbox.takeUnlogged()
-	if len(rows) == 0 {
-		return
-	}
-	var t audit.Trail
-	for _, r := range rows {
+	for _, r := range g.outbox.takeUnlogged() {
+		var t audit.Trail
 		t.AddEncoded(r.record)
+		at, err := g.Log.Append(&t, false)
+		if err != nil {
+			g.Logger.LogAttrs(ctx, slog.LevelError, "a change is not in the audit log yet", slog.String("request", r.event.String()), slog.Any("error", err))
+			at = unlogged
+		}
+		g.outbox.add([]outboxRow{r}, at)
 	}
-	at, err := g.Log.Append(&t, false)
-	if err != nil {
-		g.Logger.LogAttrs(ctx, slog.LevelError, "changes are not in the audit log yet", slog.Int("changes", len(rows)), slog.Any("error", err))
-		at = unlogged
-	}
-	g.outbox.add(rows, at)
 }
 
 // dropOutbox deletes rows whose records are durable, a few in a transaction.

@@ -5,8 +5,8 @@
 // takes a *Clock and never calls time.Now itself, so that a test moves time without waiting for it.
 //
 // It does not judge whether the time is true: a wall clock that jumps forward takes the reading
-// with it, and one that steps back holds it where it was until the wall has caught up. It has no
-// timers.
+// with it. While one that was set back is behind, the reading goes on with the monotonic clock, so
+// that what is to end after a minute ends after a minute. It has no timers.
 package clock
 
 import (
@@ -17,31 +17,41 @@ import (
 // Clock reads the time. A Clock is safe for concurrent use; the zero value is not usable, [System]
 // and [NewTest] make one.
 type Clock struct {
-	// wall returns the underlying time in microseconds since 1970; it may step back.
-	wall func() int64
-	// last is the latest reading that was given out to anyone.
-	last atomic.Int64
+	// read returns, in microseconds, the wall clock since 1970, which may step back, and a
+	// monotonic clock, which never does.
+	read func() (wall, mono int64)
+	// ahead is by how much the reading is ahead of the monotonic clock: the most that the wall
+	// clock ever was. It only grows, so the reading never goes back.
+	ahead atomic.Int64
 }
 
-// System returns a clock over the operating system's wall clock. Inside a testing/synctest bubble
-// that is the bubble's own time.
+// System returns a clock over the operating system's clocks. Inside a testing/synctest bubble that
+// is the bubble's own time.
 func System() *Clock {
-	return newClock(func() int64 { return time.Now().UnixMicro() })
+	start := time.Now()
+	return newClock(func() (wall, mono int64) {
+		now := time.Now()
+		return now.UnixMicro(), now.Sub(start).Microseconds()
+	})
 }
 
 // NewTest returns a clock that stands at start (cut to whole microseconds) and the function that
-// moves its wall clock by d. A negative d is a wall clock that was set back: the reading then
-// stands still until advance has made up for it. The function is safe for concurrent use.
+// lets d pass. A negative d sets the wall clock back and lets no time pass: the reading stands
+// still. The function is safe for concurrent use.
 func NewTest(start time.Time) (c *Clock, advance func(d time.Duration)) {
-	wall := new(atomic.Int64)
+	var wall, mono atomic.Int64
 	wall.Store(start.UnixMicro())
-	return newClock(wall.Load), func(d time.Duration) { wall.Add(d.Microseconds()) }
+	return newClock(func() (int64, int64) { return wall.Load(), mono.Load() }), func(d time.Duration) {
+		wall.Add(d.Microseconds())
+		mono.Add(max(0, d.Microseconds()))
+	}
 }
 
 // newClock takes the first reading at once, so that times before 1970 are held like all others.
-func newClock(wall func() int64) *Clock {
-	c := &Clock{wall: wall}
-	c.last.Store(wall())
+func newClock(read func() (wall, mono int64)) *Clock {
+	c := &Clock{read: read}
+	wall, mono := read()
+	c.ahead.Store(wall - mono)
 	return c
 }
 
@@ -51,17 +61,18 @@ func (c *Clock) Now() time.Time {
 	return time.UnixMicro(c.micros()).UTC()
 }
 
-// micros raises last to the wall's reading, or answers last where the wall is behind it. Within one
-// microsecond the callers only read last, so that its cache line is not fought over.
+// micros returns the wall's reading, or where that is behind what was given out, the monotonic
+// clock's. While the wall clock is steady the callers only read ahead, so that its cache line is
+// not fought over.
 func (c *Clock) micros() int64 {
-	now := c.wall()
+	wall, mono := c.read()
 	for {
-		last := c.last.Load()
-		if now <= last {
-			return last
+		ahead := c.ahead.Load()
+		if wall-mono <= ahead {
+			return mono + ahead
 		}
-		if c.last.CompareAndSwap(last, now) {
-			return now
+		if c.ahead.CompareAndSwap(ahead, wall-mono) {
+			return wall
 		}
 	}
 }

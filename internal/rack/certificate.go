@@ -18,20 +18,48 @@ import (
 )
 
 // serverCertificate reads the server's certificate and key from one PEM file,
-// or makes them. Clients pin the key, so it is made once.
-func serverCertificate(path string) (tls.Certificate, error) {
-	cert, err := tls.LoadX509KeyPair(path, path)
-	if !errors.Is(err, os.ErrNotExist) {
-		return cert, err
-	}
-	certPEM, keyPEM, err := newCertificate("keyrack")
+// or makes them. Clients pin the key, so it is made once. A file that others may
+// read or that is not an ordinary one is refused.
+func serverCertificate(dir string) (tls.Certificate, error) {
+	const name = "server.pem"
+	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	if err := os.WriteFile(path, append(keyPEM, certPEM...), 0o600); err != nil {
+	defer root.Close()
+	info, err := root.Lstat(name)
+	if errors.Is(err, os.ErrNotExist) {
+		if err = makeServerKey(root, name); err == nil {
+			info, err = root.Lstat(name)
+		}
+	}
+	if err != nil {
 		return tls.Certificate{}, err
 	}
-	return tls.LoadX509KeyPair(path, path)
+	if !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 {
+		return tls.Certificate{}, fmt.Errorf("%s/%s holds the server's key and has mode %v: make it an ordinary file of mode 0600", dir, name, info.Mode())
+	}
+	content, err := root.ReadFile(name)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(content, content)
+}
+
+// makeServerKey makes the file whole or not at all.
+func makeServerKey(root *os.Root, name string) error {
+	certPEM, keyPEM, err := newCertificate("keyrack")
+	if err != nil {
+		return err
+	}
+	fresh := name + ".new"
+	if err := root.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) { // of a start that was cut off
+		return err
+	}
+	if err := writeNew(root, fresh, append(keyPEM, certPEM...)); err != nil {
+		return err
+	}
+	return root.Rename(fresh, name)
 }
 
 // NewClient makes a client's key and certificate in two new PEM files, name.pem
@@ -60,13 +88,16 @@ func NewClient(dir, name string) (hash identity.KeyHash, certPath, keyPath strin
 	return identity.HashOf(leaf.RawSubjectPublicKeyInfo), dir + "/" + name + ".pem", dir + "/" + name + ".key", nil
 }
 
-// writeNew writes a file that must not exist yet.
+// writeNew writes and syncs a file that must not exist yet.
 func writeNew(root *os.Root, name string, content []byte) error {
 	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
 	return errors.Join(err, f.Close())
 }
 

@@ -210,7 +210,7 @@ func (a *Appliance) startServices(ctx context.Context) (err error) {
 }
 
 func (a *Appliance) listen(ctx context.Context) (err error) {
-	if a.cert, err = serverCertificate(filepath.Join(a.cfg.Dir, "server.pem")); err != nil {
+	if a.cert, err = serverCertificate(a.cfg.Dir); err != nil {
 		return err
 	}
 	self := appliance.New(appliance.Config{

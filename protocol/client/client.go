@@ -115,6 +115,8 @@ func tlsConfig(cfg Config) (*tls.Config, error) {
 		return nil, errors.New("client: no address and no socket of the appliance is configured")
 	case len(cfg.Certificate.Certificate) == 0:
 		return nil, errors.New("client: no certificate to authenticate with is configured")
+	case cfg.ServerKey != "" && cfg.RootCAs != nil:
+		return nil, errors.New("client: both the server's key and a CA are configured: one of them would be ignored")
 	case cfg.ServerKey == "" && cfg.RootCAs == nil:
 		return nil, errors.New("client: neither the server's key nor a CA is configured")
 	}

@@ -253,6 +253,7 @@ func (c *conn) end(err error) {
 		close(c.ended)
 	}
 	pending := c.pending
+	clear(c.out) // requests that were not written
 	c.pending = map[api.RequestID]func(Reply){}
 	c.mu.Unlock()
 	if first {

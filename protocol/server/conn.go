@@ -24,6 +24,8 @@ import (
 // to the audit log and its replies to the outbox.
 type conn struct {
 	*Server
+	ctx     context.Context // of all that is done for the connection
+	cancel  context.CancelFunc
 	raw     net.Conn // as accepted
 	peer    Peer     // once identified
 	session *access.Session
@@ -56,14 +58,17 @@ const (
 // errStopped ends a connection because the server does.
 var errStopped = errors.New("the server stops")
 
-func newConn(s *Server, nc net.Conn) *conn { return &conn{Server: s, raw: nc} }
+func newConn(ctx context.Context, s *Server, nc net.Conn) *conn {
+	c := &conn{Server: s, raw: nc}
+	c.ctx, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	return c
+}
 
 // run identifies the peer, greets it and serves it to its end. What ends it is
 // told and recorded if it is an *api.Error: only then it is the peer's fault.
-func (c *conn) run(ctx context.Context, identify Identify) {
+func (c *conn) run(identify Identify) {
 	defer c.cut()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx := c.ctx
 	if err := c.greet(ctx, identify); err != nil {
 		c.turnAway(ctx, err)
 		return
@@ -76,7 +81,7 @@ func (c *conn) run(ctx context.Context, identify Identify) {
 	end := c.serve(ctx)
 	clear(c.buf)
 	if errors.Is(end, errPeerGone) {
-		cancel() // nobody waits for what the workers still do
+		c.cancel() // nobody waits for what the workers still do
 	}
 	c.outbox.close()
 	c.Logger.LogAttrs(ctx, slog.LevelDebug, "connection ended", slog.String("source", c.peer.Source), slog.Any("error", end))
@@ -404,5 +409,8 @@ func (c *conn) stop() {
 	c.raw.SetReadDeadline(time.Now())
 }
 
-// cut ends the connection at once.
-func (c *conn) cut() { c.raw.Close() }
+// cut ends the connection at once, and the waits of all that is done for it.
+func (c *conn) cut() {
+	c.cancel()
+	c.raw.Close()
+}

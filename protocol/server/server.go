@@ -144,25 +144,31 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, identify Identify) e
 	}
 }
 
-// accept starts a connection unless there are too many.
+// accept starts a connection, or turns it away if there are too many.
 func (s *Server) accept(ctx context.Context, nc net.Conn, identify Identify) {
-	ctx = context.WithoutCancel(ctx)
-	c := newConn(s, nc)
-	if err := s.register(c); err != nil {
-		c.turnAway(ctx, err)
+	c := newConn(ctx, s, nc)
+	refusal := s.register(c)
+	if errors.Is(refusal, errStopped) {
 		c.cut()
 		return
 	}
 	go func() {
 		defer s.wg.Done()
+		if refusal != nil {
+			bounded, cancel := context.WithTimeout(c.ctx, s.Limits.HandshakeTimeout)
+			defer cancel()
+			defer c.cut()
+			c.turnAway(bounded, refusal)
+			return
+		}
 		defer s.forget(c)
-		c.run(ctx, identify)
+		c.run(identify)
 	}()
 }
 
 // register counts a new connection. Where there are too many, the oldest one
 // that has not said who it is makes way: silence costs a peer nothing, so it must
-// not keep others out.
+// not keep others out. Unless the server has stopped, Close waits for a Done.
 func (s *Server) register(c *conn) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -171,15 +177,15 @@ func (s *Server) register(c *conn) error {
 		s.leave(oldest)
 		oldest.cut()
 	}
-	switch {
-	case s.ended:
+	if s.ended {
 		return errStopped
-	case len(s.conns) >= s.Limits.MaxConnections:
+	}
+	s.wg.Add(1)
+	if len(s.conns) >= s.Limits.MaxConnections {
 		return api.Errorf(api.KindThrottling, "%d connections are open", s.Limits.MaxConnections)
 	}
 	s.conns[c] = struct{}{}
 	c.stranger = s.strangers.PushBack(c)
-	s.wg.Add(1)
 	return nil
 }
 

@@ -104,6 +104,20 @@ func (c *cache) forget(k *key) {
 	}
 }
 
+// shed forgets every key that was not used since the hand last passed, and at
+// least half of all.
+func (c *cache) shed() {
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		most := s.most
+		s.most = len(s.ring)/2 + 1
+		s.makeRoom()
+		s.most = most
+		s.mu.Unlock()
+	}
+}
+
 // close forgets everything, for good: changes are no longer heard of.
 func (c *cache) close() {
 	for i := range c.shards {

@@ -32,9 +32,10 @@ func (s *Service) CreateKey(c *access.Call, in *kmsapi.CreateKeyRequest, out *km
 	if err != nil {
 		return err
 	}
-	defer secret.Free()
 	out.KeyMetadata = k.metadata()
-	if err := c.Update(s.store, func(tx keystore.Tx) error { return s.putKey(tx, k, secret.Bytes()) }); err != nil {
+	err = c.Update(s.store, func(tx keystore.Tx) error { return s.putKey(tx, k, secret.Bytes()) })
+	secret.Free() // its place is there for the copy that is read back
+	if err != nil {
 		return err
 	}
 	return s.readBack(c, k)
@@ -80,6 +81,9 @@ func unsupported(format string, args ...any) error {
 // draft returns a new key, not stored yet, with its material.
 func (s *Service) draft(c *access.Call, in *kmsapi.CreateKeyRequest) (*key, *securemem.Buffer, error) {
 	secret, err := securemem.New(materialLen)
+	if errors.Is(err, securemem.ErrFull) {
+		return nil, nil, s.noMemory(err)
+	}
 	if err != nil {
 		return nil, nil, api.Internal(fmt.Errorf("memory for material: %w", err))
 	}

@@ -279,6 +279,12 @@ func TestMessageKeysEnd(t *testing.T) {
 	if got, err := decrypt(t, r.Client, first); err != nil || string(got) != "x" {
 		t.Errorf("an old message decrypts to %q, %v", got, err)
 	}
+	before := encrypt(t, r, arn, []byte("x"))
+	advance(-time.Hour)
+	advance(api.MessageKeyLife + time.Second)
+	if later := encrypt(t, r, arn, []byte("x")); salt(t, later) == salt(t, before) {
+		t.Error("a message key outlived its life because the wall clock was set back")
+	}
 }
 
 // TestFlippedBit: a memory error must cost one call, never data.

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/api/kmsapi"
 	"github.com/keyrack/keyrack/internal/clock"
+	"github.com/keyrack/keyrack/internal/securemem"
 	"github.com/keyrack/keyrack/internal/work"
 	"github.com/keyrack/keyrack/keystore"
 )
@@ -41,7 +43,7 @@ type Service struct {
 // store's changes until ctx ends. From the end of that watch on, for whatever
 // reason, no key is served from memory.
 func New(ctx context.Context, store keystore.Store, realm api.Realm, clk *clock.Clock, logger *slog.Logger) (*Service, error) {
-	s := &Service{store: store, realm: realm, logger: logger, keys: newCache(api.CachedKeys), ready: make(chan struct{}), ended: make(chan error, 1)}
+	s := &Service{store: store, realm: realm, logger: logger, keys: newCache(cacheSize()), ready: make(chan struct{}), ended: make(chan error, 1)}
 	var now keystore.Revision
 	if err := store.View(ctx, func(r keystore.Reader) error { now = r.Revision(); return nil }); err != nil {
 		return nil, fmt.Errorf("read the store's revision: %w", err)
@@ -54,6 +56,13 @@ func New(ctx context.Context, store keystore.Store, realm api.Realm, clk *clock.
 	}
 	go s.sweep(ctx, clk)
 	return s, nil
+}
+
+// cacheSize is how many keys are kept: no more than fill a quarter of the locked
+// memory that the process may have, because a key that was evicted keeps its
+// place there until the collector has seen that nobody uses it.
+func cacheSize() int {
+	return min(api.CachedKeys, max(1, securemem.Status().Limit/4/materialLen))
 }
 
 // follow hears of the store's changes until ctx ends.
@@ -180,9 +189,21 @@ func (s *Service) load(ctx context.Context, id api.KeyID) (*key, error) {
 	if errors.Is(err, keystore.ErrNotFound) {
 		return nil, nil
 	}
+	if errors.Is(err, securemem.ErrFull) {
+		return nil, s.noMemory(err)
+	}
 	if err != nil {
 		return nil, api.Internal(fmt.Errorf("load key %s: %w", id, err))
 	}
 	s.keys.put(k, seen)
 	return k, nil
+}
+
+// noMemory answers when the locked memory is full: keys that nobody uses make
+// room, which the next try finds.
+func (s *Service) noMemory(err error) error {
+	s.keys.shed()
+	runtime.GC() // their memory is freed once the collector has seen that nobody uses it
+	return &api.Error{Kind: api.KindUnavailable, Reason: "memory", RetryAfter: 100 * time.Millisecond, Err: err,
+		Message: "the locked memory for keys is full; try again, and let the operator raise its limit"}
 }
