@@ -19,6 +19,7 @@ import (
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/audit"
 	"github.com/keyrack/keyrack/internal/clock"
+	"github.com/keyrack/keyrack/internal/racktest"
 	"github.com/keyrack/keyrack/internal/work"
 	"github.com/keyrack/keyrack/keystore"
 	"github.com/keyrack/keyrack/protocol"
@@ -69,7 +70,7 @@ func (thing) Rules() *policy.Rules { return policy.AccountRoot(tenant) }
 type rig struct {
 	tb testing.TB
 	*access.Gate
-	files   *files
+	disk    *racktest.Disk
 	log     *audit.Log
 	advance func(time.Duration)
 	lines   *lines // what was logged for people
@@ -82,10 +83,10 @@ func newRig(tb testing.TB, options ...func(*audit.Config)) *rig {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	r := &rig{tb: tb, files: &files{Files: audit.Dir(tb.TempDir())}, lines: new(lines)}
+	r := &rig{tb: tb, disk: racktest.NewDisk(tb.TempDir()), lines: new(lines)}
 	clk, advance := clock.NewTest(time.Unix(1_700_000_000, 0))
 	cfg := audit.Config{
-		Files: r.files, Origin: "keyrack.test/door", Clock: clk, SegmentBytes: 1 << 20,
+		Files: r.disk, Origin: "keyrack.test/door", Clock: clk, SegmentBytes: 1 << 20,
 		Signer: audit.Signer{Public: &key.PublicKey, SignDigest: func(_ context.Context, digest []byte) ([]byte, error) {
 			return ecdsa.SignASN1(rand.Reader, key, digest)
 		}},
@@ -97,7 +98,7 @@ func newRig(tb testing.TB, options ...func(*audit.Config)) *rig {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
-		r.files.release()
+		r.disk.Release()
 		r.log.Close(context.Background())
 	})
 	r.advance = advance
@@ -199,72 +200,6 @@ func (r *rig) flush() {
 	if err := r.log.Wait(r.tb.Context(), r.log.State().Size); err != nil {
 		r.tb.Fatal(err)
 	}
-}
-
-// files is a log's folder whose syncs can be held up, or made to fail.
-type files struct {
-	audit.Files
-	mu     sync.Mutex
-	held   chan struct{} // guarded by mu; closed when syncs may go on
-	broken error         // guarded by mu; what every sync answers
-	full   bool          // guarded by mu; no further file can be made
-}
-
-func (f *files) hold() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.held = make(chan struct{})
-}
-
-func (f *files) release() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.held != nil {
-		close(f.held)
-		f.held = nil
-	}
-}
-
-func (f *files) set(broken error, full bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.broken, f.full = broken, full
-}
-
-var errNoSpace = errors.New("no space left on device")
-
-func (f *files) Create(name string, size int64) (audit.File, error) {
-	f.mu.Lock()
-	full := f.full
-	f.mu.Unlock()
-	if full {
-		return nil, errNoSpace
-	}
-	file, err := f.Files.Create(name, size)
-	return &heldFile{file, f}, err
-}
-
-func (f *files) Open(name string, mode audit.Mode) (audit.File, error) {
-	file, err := f.Files.Open(name, mode)
-	return &heldFile{file, f}, err
-}
-
-type heldFile struct {
-	audit.File
-	of *files
-}
-
-func (f *heldFile) Sync() error {
-	f.of.mu.Lock()
-	held, broken := f.of.held, f.of.broken
-	f.of.mu.Unlock()
-	if held != nil {
-		<-held
-	}
-	if broken != nil {
-		return broken
-	}
-	return f.File.Sync()
 }
 
 // lines is what a logger wrote.

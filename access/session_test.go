@@ -78,7 +78,7 @@ func (r *rig) serveOne() *access.Held {
 func TestNoReplyBeforeItsRecordIsDurable(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.files.hold()
+	r.disk.Hold()
 	held := r.serveOne()
 	if held.Ready() || held.Len() == 0 || len(r.records()) != 0 {
 		t.Errorf("ready=%t with %d bytes and the record not on disk", held.Ready(), held.Len())
@@ -102,7 +102,7 @@ func TestNoReplyBeforeItsRecordIsDurable(t *testing.T) {
 		t.Error("the reply is out before its record is on disk")
 	default:
 	}
-	r.files.release()
+	r.disk.Release()
 	if b := <-got; len(b) != held.Len() || !held.Ready() {
 		t.Errorf("got %d bytes, ready=%t", len(b), held.Ready())
 	}
@@ -116,7 +116,7 @@ func TestNoReplyBeforeItsRecordIsDurable(t *testing.T) {
 func TestADeadLogAnswersNothing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.files.set(errors.New("input/output error"), false)
+	r.disk.Break(errors.New("input/output error"))
 	for _, when := range []string{"the call whose sync fails", "a later call"} {
 		held := r.serveOne()
 		if b, err := held.Bytes(t.Context()); !errors.Is(err, audit.ErrDead) || b != nil {
@@ -131,7 +131,7 @@ func TestADeadLogAnswersNothing(t *testing.T) {
 func TestAFullLogRefuses(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(c *audit.Config) { c.SegmentBytes = 64 << 10 })
-	r.files.set(nil, true)
+	r.disk.Fill(true)
 	called := false
 	route := access.Handle(r.Gate, change, admitted(func(*access.Call, *answer) { called = true }))
 	calls := 0

@@ -66,7 +66,7 @@ func TestAChangeAndItsRecordAreOne(t *testing.T) {
 	r := newRig(t)
 	store := keystore.NewMemory()
 	route := access.Handle(r.Gate, change, write(store, nil))
-	r.files.hold()
+	r.disk.Hold()
 	s := r.session(root)
 	if class := route.Serve(s.Again(t.Context(), access.Ticket{}), protocol.Native{}, goodBody); class != work.None {
 		t.Fatalf("yielded for %s", class)
@@ -80,7 +80,7 @@ func TestAChangeAndItsRecordAreOne(t *testing.T) {
 	if now, _ := rows(t, store); len(now) != 1 {
 		t.Error("the row is dropped before the log is durable")
 	}
-	r.files.release()
+	r.disk.Release()
 	if _, err := held.Bytes(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +190,7 @@ func TestAChangeThatTheLogRefuses(t *testing.T) {
 	store := keystore.NewMemory()
 	s := r.session(root)
 	access.Handle(r.Gate, change, write(store, nil)).Serve(s.Again(t.Context(), access.Ticket{}), protocol.Native{}, goodBody)
-	r.files.set(nil, true)
+	r.disk.Fill(true)
 	var junk audit.Trail
 	for err := error(nil); err == nil; _, err = r.log.Append(&junk, true) {
 		junk.Add(&audit.Record{Event: [16]byte{1}, Reason: strings.Repeat("x", 1000)})
@@ -204,7 +204,7 @@ func TestAChangeThatTheLogRefuses(t *testing.T) {
 	if len(outbox) != 1 || !made {
 		t.Fatalf("%d rows in the outbox, changed=%t", len(outbox), made)
 	}
-	r.files.set(nil, false)
+	r.disk.Fill(false)
 	r.until(func() bool {
 		access.Keep(t.Context(), r.Gate, false)
 		return access.Outbox(r.Gate) == 0

@@ -8,6 +8,7 @@ package racktest
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -48,6 +49,7 @@ func mustAccount(s string) api.AccountID {
 type Rack struct {
 	*rack.Appliance
 	Dir        string
+	Disk       *Disk          // of the audit log, unless an option chose other files
 	Client     *client.Client // root of Account
 	Stranger   *client.Client // root of Other
 	Operator   *client.Client // over the Unix socket
@@ -67,14 +69,14 @@ func Start(tb testing.TB, options ...func(*rack.Config)) *Rack {
 	dir, err := os.MkdirTemp("", "keyrack") // not tb.TempDir: a Unix socket's path is short
 	check(tb, err)
 	tb.Cleanup(func() { os.RemoveAll(dir) })
-	r := &Rack{Dir: dir, tb: tb}
+	r := &Rack{Dir: dir, Disk: NewDisk(filepath.Join(dir, "audit")), tb: tb}
 	root, cert := r.principal("root", Account)
 	stranger, strangerCert := r.principal("stranger", Other)
 	r.Principals = []*identity.Principal{root, stranger}
 	token, err := soft.Create(filepath.Join(dir, "token"))
 	check(tb, err)
 	cfg := rack.Config{
-		Dir: dir, Principals: r.Principals, Scribble: Scribble, AllowUnlockedMemory: true,
+		Dir: dir, AuditFiles: r.Disk, Principals: r.Principals, Scribble: Scribble, AllowUnlockedMemory: true,
 		Token:  func(context.Context) (hsm.Provider, error) { return token, nil },
 		Logger: Logger(tb),
 	}
@@ -119,12 +121,13 @@ func (r *Rack) NewClient(cfg client.Config) *client.Client {
 	return c
 }
 
-// Stop stops the appliance, once.
+// Stop stops the appliance, once. That its audit log is dead is no surprise: a
+// test has killed it (see Disk).
 func (r *Rack) Stop() {
 	r.stop.Do(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		if err := r.Close(ctx); err != nil {
+		if err := r.Close(ctx); err != nil && !errors.Is(err, audit.ErrDead) {
 			r.tb.Errorf("stop the appliance: %v", err)
 		}
 	})

@@ -2,7 +2,10 @@ package server_test
 
 import (
 	"bytes"
+	"errors"
+	"os"
 	"testing"
+	"time"
 
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/internal/racktest"
@@ -54,6 +57,61 @@ func TestSlowWorkHoldsNobodyUp(t *testing.T) {
 	}
 	if all := b.records(); len(all) != 4 {
 		t.Errorf("got %d records, want 4", len(all))
+	}
+}
+
+// TestNoReplyLeavesBeforeItsRecordIsOnDisk, whether it is alone on its
+// connection, one of many, or a worker's.
+func TestNoReplyLeavesBeforeItsRecordIsOnDisk(t *testing.T) {
+	t.Parallel()
+	s := newSlow()
+	close(s.release)
+	b := start(t, s.routes)
+	t.Cleanup(b.Disk.Release)
+	alone, many := b.open(), b.open()
+	for id := range api.RequestID(2) { // the second is answered by the reader itself
+		alone.send(alone.encrypt(id+1, "x"))
+		alone.reply()
+	}
+	b.Disk.Hold()
+	alone.send(alone.encrypt(3, "rose"))
+	many.send(many.encrypt(1, "rose"), echoes(2, "lily"), many.encrypt(3, "iris"))
+	await(t, s.inside)
+	for _, c := range []*raw{alone, many} {
+		c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		if frame, err := c.next(); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("got %d bytes, %v while no record is on disk", len(frame), err)
+		}
+		c.SetReadDeadline(time.Now().Add(patience))
+	}
+	b.Disk.Release()
+	if r := alone.reply(); r.ID != 3 || r.Kind != api.KindNone {
+		t.Errorf("%d was answered %v", r.ID, r.Err())
+	}
+	if kinds, _ := many.answers(3); kinds[2] != api.KindNone {
+		t.Errorf("got %v", kinds)
+	}
+}
+
+// TestADeadLogAnswersNobody: when a sync fails, connections end without the
+// replies whose records it would have kept.
+func TestADeadLogAnswersNobody(t *testing.T) {
+	t.Parallel()
+	b := start(t)
+	one, two, idle := b.open(), b.open(), b.open()
+	b.Disk.Hold()
+	one.send(one.encrypt(1, "rose"))
+	two.send(two.encrypt(1, "lily"), two.encrypt(2, "iris"))
+	b.Disk.Break(errors.New("input/output error"))
+	b.Disk.Release()
+	for _, c := range []*raw{one, two} {
+		if frame, err := c.next(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("got %d bytes, %v after a failed sync", len(frame), err)
+		}
+	}
+	idle.send(idle.encrypt(1, "aster"))
+	if frame, err := idle.next(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("got %d bytes, %v from a dead log", len(frame), err)
 	}
 }
 

@@ -25,6 +25,7 @@ func ended(nc net.Conn) error {
 // lives, and the attempt has one record, of nobody.
 func TestPeersThatAreNotServed(t *testing.T) {
 	t.Parallel()
+	usual, hasty := start(t), start(t, func(s *setup) { s.limits.HandshakeTimeout = time.Second })
 	for name, attempt := range map[string]func(t *testing.T, b *bed, nc net.Conn){
 		"no certificate": func(t *testing.T, b *bed, nc net.Conn) {
 			cfg := b.config()
@@ -66,13 +67,11 @@ func TestPeersThatAreNotServed(t *testing.T) {
 			ended(nc)
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			b := start(t, func(s *setup) {
-				if strings.Contains(name, "silence") {
-					s.limits.HandshakeTimeout = time.Second
-				}
-			})
+		b := usual
+		if strings.Contains(name, "silence") {
+			b = hasty
+		}
+		b.run(t, name, func(t *testing.T) {
 			nc := b.connect()
 			attempt(t, b, nc)
 			eventually(t, "the connection's end", func() bool { return b.srv.Connections() == 0 })
@@ -81,6 +80,7 @@ func TestPeersThatAreNotServed(t *testing.T) {
 				t.Errorf("recorded %+v", rec)
 			}
 			b.lives()
+			eventually(t, "the end of that", func() bool { return b.srv.Connections() == 0 })
 		})
 	}
 }
@@ -112,6 +112,9 @@ func TestAnUnknownClientIsToldItsKey(t *testing.T) {
 // record, and others are served.
 func TestPeersThatBreakTheProtocol(t *testing.T) {
 	t.Parallel()
+	usual := start(t)
+	hasty := start(t, func(s *setup) { s.limits.FrameTimeout = 20 * time.Millisecond })
+	idle := start(t, func(s *setup) { s.limits.IdleTimeout = time.Second })
 	for name, p := range map[string]struct {
 		does func(t *testing.T, c *raw)
 		want api.Kind
@@ -149,16 +152,14 @@ func TestPeersThatBreakTheProtocol(t *testing.T) {
 			}
 		}, api.KindSerialization},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			b := start(t, func(s *setup) {
-				switch {
-				case name == "silence":
-					s.limits.IdleTimeout = time.Second
-				case p.want == api.KindRequestTimeout:
-					s.limits.FrameTimeout = 20 * time.Millisecond
-				}
-			})
+		b := usual
+		switch {
+		case name == "silence":
+			b = idle
+		case p.want == api.KindRequestTimeout:
+			b = hasty
+		}
+		b.run(t, name, func(t *testing.T) {
 			c := b.open()
 			p.does(t, c)
 			c.dismissed(p.want)
@@ -168,6 +169,7 @@ func TestPeersThatBreakTheProtocol(t *testing.T) {
 			}
 			eventually(t, "the connection's end", func() bool { return b.srv.Connections() == 0 })
 			b.lives()
+			eventually(t, "the end of that", func() bool { return b.srv.Connections() == 0 })
 		})
 	}
 }

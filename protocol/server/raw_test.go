@@ -136,6 +136,17 @@ func (b *bed) recorded(op uint16, kind api.Kind) audit.Record {
 	return all[0]
 }
 
+// run runs a part of a test, with the seconds before it over.
+func (b *bed) run(t *testing.T, name string, part func(t *testing.T)) {
+	t.Run(name, func(t *testing.T) {
+		whole := b.tb
+		b.tb = t
+		defer func() { b.tb = whole }()
+		b.pass()
+		part(t)
+	})
+}
+
 // pass lets a second pass, so that the next refusals have records of their own.
 func (b *bed) pass() {
 	b.advance(time.Second)
