@@ -265,7 +265,7 @@ func TestAPeerThatDoesNotRead(t *testing.T) {
 	pad := protocol.AppendRequest(nil, 1, talk.Op, &said{Text: make(api.Blob, 100_000)})
 	sent := 0
 	for c.SetWriteDeadline(time.Now().Add(time.Second)); ; sent++ {
-		if sent > 10_000 {
+		if sent > 1000 { // what the window and the sockets' buffers hold is far less
 			t.Fatal("the server reads without end")
 		}
 		if _, err := c.Write(pad); err != nil {

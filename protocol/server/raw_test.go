@@ -205,9 +205,8 @@ func await[T any](tb testing.TB, ch <-chan T) T {
 // raw is a client that sends whatever bytes a test wants.
 type raw struct {
 	net.Conn
-	b   *bed
-	in  []byte
-	out []byte // of send, reused
+	b  *bed
+	in []byte
 }
 
 // config is the TLS configuration of a client that behaves.
