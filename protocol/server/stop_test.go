@@ -213,6 +213,34 @@ func TestStopCutsWhenTimeIsOver(t *testing.T) {
 	}
 }
 
+// TestStopDoesNotWaitForTheDisk: replies whose records cannot reach the disk do
+// not hold up the end, and do not leave either.
+func TestStopDoesNotWaitForTheDisk(t *testing.T) {
+	t.Parallel()
+	b := start(t)
+	t.Cleanup(b.Disk.Release)
+	alone, many := b.open(), b.open()
+	for id := range api.RequestID(2) { // the second is answered by the reader itself
+		alone.send(alone.encrypt(id+1, "x"))
+		alone.reply()
+	}
+	b.Disk.Hold()
+	alone.send(alone.encrypt(3, "rose"))
+	many.send(many.encrypt(1, "rose"), many.encrypt(2, "iris"))
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	closed := make(chan error, 1)
+	go func() { closed <- b.srv.Close(ctx) }()
+	if err := await(t, closed); err != context.DeadlineExceeded {
+		t.Errorf("Close returns %v", err)
+	}
+	for _, c := range []*raw{alone, many} {
+		if frame, err := c.next(); err == nil {
+			t.Errorf("%d bytes left without their record", len(frame))
+		}
+	}
+}
+
 // TestNothingIsLeftRunning is alone, not parallel: it looks at all goroutines.
 func TestNothingIsLeftRunning(t *testing.T) {
 	s := newSlow()
