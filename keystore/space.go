@@ -13,33 +13,51 @@ const (
 	SpaceBucket    Space = 1 // keystore/sealed: bucket key of one bucket; bucket 2 bytes
 	SpaceSlot      Space = 2 // domain: one way to the domain key; slot id
 	SpaceSlotTable Space = 3 // domain: what authenticates all slots; no component
+	SpaceAnchor    Space = 4 // keystore/sealed: state root of one node; node id 16 bytes
+	SpaceNameKey   Space = 5 // keystore/sealed: key that places names in buckets; no component
+	SpaceDomainKey Space = 6 // domain: an earlier version of the domain key, under the next one; version 4 bytes
+	SpaceRetired   Space = 7 // domain: root of an ended epoch that the token must still destroy; slot id
+	SpaceTokenKey  Space = 8 // internal/rack: by which the token finds a key of the appliance; name
 )
 
 // Spaces of sealed rows, 16 to 255.
 const (
-	SpaceKey       Space = 16 // service/kms: metadata of a key; key id 16 bytes
-	SpaceMaterial  Space = 17 // service/kms: one version of a key's secret; key id 16 bytes, material id
-	SpaceAlias     Space = 18 // service/kms: which key an alias names; account, alias name without "alias/"
-	SpaceOutbox    Space = 19 // access: audit record of a change not yet known to be in the log; event id 16 bytes
-	SpaceAccount   Space = 20 // service/iam: a tenant; account
-	SpacePrincipal Space = 21 // service/iam: who may call; account, name
-	SpaceClient    Space = 22 // service/iam: whose a client's key is; SHA-256 of the public key
+	SpaceKey        Space = 16 // service/kms: metadata of a key; key id 16 bytes
+	SpaceMaterial   Space = 17 // service/kms: one version of a key's secret; key id 16 bytes, material id
+	SpaceAlias      Space = 18 // service/kms: which key an alias names; account, alias name without "alias/"
+	SpaceOutbox     Space = 19 // access: audit record of a change not yet known to be in the log; event id 16 bytes
+	SpaceAccount    Space = 20 // service/iam: a tenant; account
+	SpacePrincipal  Space = 21 // service/iam: who may call; account, name
+	SpaceClient     Space = 22 // service/iam: whose a client's key is; SHA-256 of the public key
+	SpaceAccountKey Space = 23 // service/kms: keys of an account; account, key id 16 bytes
+	SpaceKeyAlias   Space = 24 // service/kms: aliases of a key; key id 16 bytes, alias name without "alias/"
+	SpaceClock      Space = 25 // internal/rack: time that was reached; no component
+	SpaceSlotDigest Space = 26 // domain: digest of the slot table; no component
 )
 
 // firstSealed is the lowest space of sealed rows.
 const firstSealed Space = 16
 
 var spaceNames = map[Space]string{
-	SpaceBucket:    "bucket",
-	SpaceSlot:      "slot",
-	SpaceSlotTable: "slot-table",
-	SpaceKey:       "key",
-	SpaceMaterial:  "material",
-	SpaceAlias:     "alias",
-	SpaceOutbox:    "outbox",
-	SpaceAccount:   "account",
-	SpacePrincipal: "principal",
-	SpaceClient:    "client",
+	SpaceBucket:     "bucket",
+	SpaceSlot:       "slot",
+	SpaceSlotTable:  "slot-table",
+	SpaceAnchor:     "anchor",
+	SpaceNameKey:    "name-key",
+	SpaceDomainKey:  "domain-key",
+	SpaceRetired:    "retired-root",
+	SpaceTokenKey:   "token-key",
+	SpaceKey:        "key",
+	SpaceMaterial:   "material",
+	SpaceAlias:      "alias",
+	SpaceOutbox:     "outbox",
+	SpaceAccount:    "account",
+	SpacePrincipal:  "principal",
+	SpaceClient:     "client",
+	SpaceAccountKey: "account-key",
+	SpaceKeyAlias:   "key-alias",
+	SpaceClock:      "clock",
+	SpaceSlotDigest: "slot-digest",
 }
 
 // Known reports whether s stands in the table.
