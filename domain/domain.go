@@ -24,8 +24,8 @@ import (
 )
 
 var (
-	// ErrLocked is returned while the domain key is not in memory, and by an Unlock that a Lock overtook.
-	ErrLocked = errors.New("domain: locked")
+	// ErrLocked is returned while the domain key is not in memory, and by an Unlock that a Lock overtook. It wraps keystore.ErrLocked.
+	ErrLocked = fmt.Errorf("domain: locked: %w", keystore.ErrLocked)
 
 	// ErrExists is returned by Create when the store already has a slot table or a slot.
 	ErrExists = errors.New("domain: the store already belongs to an appliance")

@@ -55,6 +55,16 @@ var (
 	ErrCompacted = errors.New("keystore: changes since that revision are not known")
 	// ErrClosed says that the store is closed, or a transaction's function has returned.
 	ErrClosed = errors.New("keystore: closed")
+	// ErrDamaged says that a row or a file is not what was written: its medium is failing, or
+	// somebody edited it. An engine, or a layer over it, wraps it and names what is damaged; the
+	// rest of the store may be well.
+	ErrDamaged = errors.New("keystore: row or file is not what was written")
+	// ErrFull says that the medium has no space left for what a transaction writes. Nothing was
+	// written; reads go on. An engine wraps it, and its system's error beside it.
+	ErrFull = errors.New("keystore: no space left")
+	// ErrLocked says that the key under which rows are sealed is not in memory. What hands that key
+	// out wraps it.
+	ErrLocked = errors.New("keystore: the key of the rows is not in memory")
 )
 
 // Revision orders the states of a store: 0 before the first change, and greater for every later
