@@ -28,23 +28,24 @@ type row struct {
 	op           string
 	size         int
 	conns, depth int
-	salts        int
+	salts, keys  int // 0 = one message key, one key
 	goal         float64
 }
 
 var rows = []row{
-	{"encrypt", 32, 8, 64, 0, 4},
-	{"decrypt", 32, 8, 64, 0, 4},
-	{"encrypt", 32, 8, 32, 0, 6},
-	{"decrypt", 32, 8, 32, 0, 6},
-	{"encrypt", 32, 64, 1, 0, 22},
-	{"decrypt", 32, 64, 1, 0, 22},
-	{"encrypt", 32, 8, 1, 0, 55},
-	{"decrypt", 32, 8, 1, 0, 55},
-	{"encrypt", 32, 1, 1, 0, 0},
-	{"encrypt", 4096, 8, 8, 0, 20},
-	{"decrypt", 4096, 8, 8, 0, 0},
-	{"decrypt", 32, 8, 64, 100_000, 0},
+	{"encrypt", 32, 8, 64, 0, 0, 4},
+	{"decrypt", 32, 8, 64, 0, 0, 4},
+	{"encrypt", 32, 8, 32, 0, 0, 6},
+	{"decrypt", 32, 8, 32, 0, 0, 6},
+	{"encrypt", 32, 64, 1, 0, 0, 22},
+	{"decrypt", 32, 64, 1, 0, 0, 22},
+	{"encrypt", 32, 8, 1, 0, 0, 55},
+	{"decrypt", 32, 8, 1, 0, 0, 55},
+	{"encrypt", 32, 1, 1, 0, 0, 0},
+	{"encrypt", 4096, 8, 8, 0, 0, 20},
+	{"decrypt", 4096, 8, 8, 0, 0, 0},
+	{"decrypt", 32, 8, 64, 100_000, 0, 0},
+	{"encrypt", 32, 8, 64, 0, 100_000, 0},
 }
 
 // result is what `keyrack bench --output json` prints, as far as it is used.
@@ -86,6 +87,9 @@ func (r row) measure(keyrack string, d time.Duration, runs int) result {
 	if r.salts > 0 {
 		args, runs = append(args, "--distinct-salts", fmt.Sprint(r.salts)), 1 // waits for minutes
 	}
+	if r.keys > 0 {
+		args, runs = append(args, "--keys", fmt.Sprint(r.keys)), 1 // makes the keys first
+	}
 	all := make([]result, runs)
 	for i := range all {
 		cmd := exec.Command(keyrack, args...)
@@ -109,6 +113,9 @@ func (r row) line(m result) string {
 	}
 	if r.salts > 0 {
 		name += fmt.Sprintf(", %d salts", r.salts)
+	}
+	if r.keys > 0 {
+		name += fmt.Sprintf(", one of %d keys", r.keys)
 	}
 	return fmt.Sprintf("| %s | %d × %d | %.2f | %s | %.0f | %.2f | %.2f | %.2f |\n", name, r.conns, r.depth,
 		m.ServerCPUMicros, goal, m.OpsPerSecond, m.P50Micros/1000, m.P99Micros/1000, m.AllocationsPerOp)

@@ -12,7 +12,7 @@ import (
 // machine with the appliance, so it is made to be light: no goroutine and no
 // allocation of its own for a request.
 var benchCommand = command{
-	name: "bench", args: "[--op OP] [--size N] [--conns N] [--depth N] [--duration D]", short: "load an appliance and measure it",
+	name: "bench", args: "[--op OP] [--size N] [--conns N] [--depth N] [--keys N] [--duration D]", short: "load an appliance and measure it",
 	long: `
 Loads the appliance with one operation, and prints what it did a second, how long
 callers waited, and, where the operator's socket can be reached, the CPU time and
@@ -20,6 +20,10 @@ the heap allocations that each operation cost the appliance's process. Each
 connection always has --depth requests in flight: with 1 a caller waits for each
 answer, with more it pipelines. What is printed was measured after a warm-up of a
 fifth of --duration.
+
+With --keys N each request is for a key drawn at random from N: more keys than the
+appliance keeps in memory (65536, or fewer where it may lock less memory) measure its
+store.
 
 It creates the keys that it needs, and no command deletes them: use keyrack dev.
 An encryption makes a new message key once a minute only, so decrypt usually opens
@@ -36,6 +40,7 @@ are derived at each decryption; up to 16384, none is.`,
 const (
 	saltKeys  = 50_000
 	mostSalts = 1_000_000
+	mostKeys  = 1_000_000
 )
 
 // benchmark is what to measure.
@@ -46,6 +51,7 @@ type benchmark struct {
 	conns, depth int
 	duration     time.Duration
 	salts        int
+	keys         int
 	forget       time.Duration // until the appliance forgets message keys it encrypted under
 	socket       *string
 }
@@ -59,6 +65,7 @@ func benchFlags(fs *flag.FlagSet) action {
 	fs.IntVar(&b.depth, "depth", 64, "keep `N` requests in flight on each, 1 to 1024")
 	fs.DurationVar(&b.duration, "duration", 5*time.Second, "measure for `TIME`, 10ms to 1h")
 	fs.IntVar(&b.salts, "distinct-salts", 0, "decrypt `N` ciphertexts, each under a message key of its own, at most 1000000")
+	fs.IntVar(&b.keys, "keys", 1, "encrypt under `N` keys, drawn at random, at most 1000000")
 	b.socket = socketFlag(fs)
 	format := outputFlag(fs)
 	return noWords(fs, func(sh *shell) error {
@@ -89,6 +96,10 @@ func (b *benchmark) fault() string {
 		return fmt.Sprintf("--duration is %v, want 10ms to 1h", b.duration)
 	case b.salts < 0 || b.salts > mostSalts:
 		return fmt.Sprintf("--distinct-salts is %d, want at most %d", b.salts, mostSalts)
+	case b.keys < 1 || b.keys > mostKeys:
+		return fmt.Sprintf("--keys is %d, want 1 to %d", b.keys, mostKeys)
+	case b.keys > 1 && b.op != "encrypt":
+		return "--keys is for --op encrypt"
 	case b.salts > 0 && b.duration > api.MessageKeyLife/2:
 		return fmt.Sprintf("--duration is %v, want at most %v with --distinct-salts: later the appliance has room for message keys again", b.duration, api.MessageKeyLife/2)
 	case b.salts > 0 && b.op != "decrypt":
@@ -104,6 +115,7 @@ type benchResult struct {
 	Connections     int
 	Depth           int
 	DistinctSalts   int `json:",omitempty"`
+	Keys            int `json:",omitempty"` // if more than one
 	Seconds         float64
 	Operations      int64
 	OpsPerSecond    float64
@@ -130,6 +142,9 @@ func (r *benchResult) text() string {
 	}
 	if r.DistinctSalts > 0 {
 		what += fmt.Sprintf(", %d message keys", r.DistinctSalts)
+	}
+	if r.Keys > 0 {
+		what += fmt.Sprintf(", one of %d keys", r.Keys)
 	}
 	rows := [][2]string{
 		{"load", fmt.Sprintf("%s, %d connections × %d in flight, %.1f s", what, r.Connections, r.Depth, r.Seconds)},

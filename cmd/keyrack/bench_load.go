@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -18,7 +19,8 @@ import (
 // answers that arrived together leave together.
 type load struct {
 	*work
-	step      int // of a lane through the requests: the number of lanes
+	step      int  // of a lane through the requests: the number of lanes
+	random    bool // requests are drawn at random instead
 	lines     []*line
 	running   sync.WaitGroup // lanes
 	measuring atomic.Bool    // answers count
@@ -53,7 +55,7 @@ func (b *benchmark) run() (*benchResult, error) {
 	if err == nil {
 		defer operator.Close()
 	}
-	l := &load{work: w, step: b.conns * b.depth, failed: make(chan error, 1)}
+	l := &load{work: w, step: b.conns * b.depth, random: b.keys > 1, failed: make(chan error, 1)}
 	err = l.start(b)
 	var r *benchResult
 	if err == nil {
@@ -119,7 +121,9 @@ func (a *lane) answered(r client.Reply) {
 		a.running.Done()
 		return
 	}
-	a.next = (a.next + a.step) % len(a.requests)
+	if a.next = (a.next + a.step) % len(a.requests); a.random {
+		a.next = rand.IntN(len(a.requests))
+	}
 	a.send(now)
 }
 
@@ -215,6 +219,9 @@ func (b *benchmark) result(from, to reading) (*benchResult, error) {
 	}
 	if b.op == "status" {
 		r.Size = 0
+	}
+	if b.keys > 1 {
+		r.Keys = b.keys
 	}
 	if to.status != nil {
 		r.serverCost = &serverCost{

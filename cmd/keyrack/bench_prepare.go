@@ -31,14 +31,18 @@ func (b *benchmark) prepare() (*work, error) {
 		return nil, err
 	}
 	defer c.Close()
-	keys, err := createKeys(c, max(1, min(b.salts, saltKeys)))
+	keys, err := createKeys(c, max(b.keys, min(b.salts, saltKeys)))
 	if err != nil {
 		return nil, fmt.Errorf("create the keys: %w", err)
 	}
 	plaintext := make(api.Secret, b.size)
 	rand.Read(plaintext)
 	if b.op == "encrypt" {
-		return &work{kmsapi.Encrypt.Op, []any{encryptRequest(keys[0], plaintext)}, b.sh.remote}, nil
+		requests := make([]any, len(keys))
+		for i, key := range keys {
+			requests[i] = encryptRequest(key, plaintext)
+		}
+		return &work{kmsapi.Encrypt.Op, requests, b.sh.remote}, nil
 	}
 	var requests []any
 	for len(requests) < max(1, b.salts) {
