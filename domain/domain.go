@@ -36,6 +36,9 @@ var (
 	// ErrNoSlot is wrapped by Unlock when no slot is one of this token. A RowError with it tells why for each slot.
 	ErrNoSlot = errors.New("domain: no slot opens with this token")
 
+	// ErrVersion is returned by Derive for a version of the domain key that the keyring does not hold.
+	ErrVersion = errors.New("domain: no such version of the domain key")
+
 	// ErrReadBack is wrapped by Create when what the store gives back is not what was written.
 	ErrReadBack = errors.New("domain: the stored slot does not give the domain key back")
 )
@@ -274,13 +277,25 @@ func (k *Keyring) State() State {
 	return Unlocked
 }
 
-// Derive fills out with KDF(domain key, label, context); give locked memory. It returns ErrLocked and leaves out alone while the
-// keyring is locked. Label l1 is the keyring's own.
-func (k *Keyring) Derive(out []byte, label seal.Label, context []byte) error {
+// Versions returns the versions of the domain key that Derive takes, ascending, the newest last; none while the keyring is locked. The
+// slice is the caller's.
+func (k *Keyring) Versions() []uint32 {
+	if k.State() == Locked {
+		return nil
+	}
+	return []uint32{version}
+}
+
+// Derive fills out with KDF(that version of the domain key, label, context); give locked memory. It returns ErrLocked while the keyring
+// is locked and ErrVersion for a version that is not one of Versions, and then leaves out alone. Label l1 is the keyring's own.
+func (k *Keyring) Derive(out []byte, v uint32, label seal.Label, context []byte) error {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	if k.key == nil {
 		return ErrLocked
+	}
+	if v != version {
+		return fmt.Errorf("%w: %d", ErrVersion, v)
 	}
 	seal.KDF(out, k.key.Bytes(), label, context)
 	return nil

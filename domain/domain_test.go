@@ -55,7 +55,7 @@ func open(t *testing.T, store keystore.Store, token hsm.Provider) *domain.Keyrin
 func derive(t *testing.T, k *domain.Keyring) [32]byte {
 	t.Helper()
 	var out [32]byte
-	if err := k.Derive(out[:], seal.LabelState, []byte("context")); err != nil {
+	if err := k.Derive(out[:], 1, seal.LabelState, []byte("context")); err != nil {
 		t.Fatal(err)
 	}
 	return out
@@ -98,13 +98,24 @@ func TestDeriveSeparates(t *testing.T) {
 		"another domain":  {other, seal.LabelState, "a"},
 	} {
 		var out [32]byte
-		if err := d.k.Derive(out[:], d.label, []byte(d.context)); err != nil {
+		if err := d.k.Derive(out[:], 1, d.label, []byte(d.context)); err != nil {
 			t.Fatal(err)
 		}
 		if same, ok := seen[out]; ok {
 			t.Errorf("%s and %s are one key", name, same)
 		}
 		seen[out] = name
+	}
+}
+
+func TestDeriveRefusesOtherVersions(t *testing.T) {
+	t.Parallel()
+	k, _, _ := create(t)
+	for _, v := range []uint32{0, 2, 1<<32 - 1} {
+		out := bytes.Repeat([]byte{0xee}, 32)
+		if err := k.Derive(out, v, seal.LabelState, nil); !errors.Is(err, domain.ErrVersion) || !bytes.Equal(out, bytes.Repeat([]byte{0xee}, 32)) {
+			t.Errorf("version %d: derived %x, %v", v, out, err)
+		}
 	}
 }
 
@@ -115,14 +126,14 @@ func TestLockedDerivesNothing(t *testing.T) {
 	k.Lock()
 	for _, k := range []*domain.Keyring{k, open(t, store, token)} {
 		out := bytes.Repeat([]byte{0xee}, 32)
-		if err := k.Derive(out, seal.LabelState, nil); !errors.Is(err, domain.ErrLocked) || !bytes.Equal(out, bytes.Repeat([]byte{0xee}, 32)) {
+		if err := k.Derive(out, 1, seal.LabelState, nil); !errors.Is(err, domain.ErrLocked) || !bytes.Equal(out, bytes.Repeat([]byte{0xee}, 32)) {
 			t.Errorf("a locked keyring derived %x, %v", out, err)
 		}
-		if k.State() != domain.Locked {
-			t.Errorf("state %v", k.State())
+		if k.State() != domain.Locked || k.Versions() != nil {
+			t.Errorf("state %v, versions %v", k.State(), k.Versions())
 		}
 	}
-	if err := k.Unlock(t.Context()); err != nil || k.State() != domain.Unlocked {
+	if err := k.Unlock(t.Context()); err != nil || k.State() != domain.Unlocked || !slices.Equal(k.Versions(), []uint32{1}) {
 		t.Errorf("unlocking again: %v, %v", err, k.State())
 	}
 }
@@ -419,7 +430,7 @@ func TestOnChangeTellsInOrder(t *testing.T) {
 	var told []string
 	watch := func(name string) func(domain.State) {
 		return func(s domain.State) {
-			err := k.Derive(make([]byte, 32), seal.LabelState, nil)
+			err := k.Derive(make([]byte, 32), 1, seal.LabelState, nil)
 			if (s == domain.Unlocked) != (err == nil) || k.State() != s {
 				t.Errorf("told %v while Derive returns %v", s, err)
 			}
@@ -488,7 +499,7 @@ func TestConcurrentUse(t *testing.T) {
 				default:
 				}
 				var out [32]byte
-				switch err := k.Derive(out[:], seal.LabelState, []byte("context")); {
+				switch err := k.Derive(out[:], 1, seal.LabelState, []byte("context")); {
 				case err == nil && out != want:
 					t.Error("derived from a wiped key")
 				case err != nil && (!errors.Is(err, domain.ErrLocked) || out != [32]byte{}):

@@ -142,7 +142,7 @@ func TestExampleOfTheFormat(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got [32]byte
-	if err := k.Derive(got[:], seal.LabelState, nil); err != nil || !bytes.Equal(got[:], derived) {
+	if err := k.Derive(got[:], 1, seal.LabelState, nil); err != nil || !bytes.Equal(got[:], derived) {
 		t.Errorf("derived %x, %v, want %x", got, err, derived)
 	}
 	if id := k.ApplianceID(); !bytes.Equal(id[:], knownAppliance) {
@@ -185,7 +185,7 @@ func TestCreateWritesTheFormat(t *testing.T) {
 		t.Errorf("table %x, want %x", rows[1].Value, want)
 	}
 	var got [32]byte
-	if err := k.Derive(got[:], seal.LabelName, []byte("c")); err != nil || !bytes.Equal(got[:], mac(key, one, "n1", 0, "c", bits256)) {
+	if err := k.Derive(got[:], 1, seal.LabelName, []byte("c")); err != nil || !bytes.Equal(got[:], mac(key, one, "n1", 0, "c", bits256)) {
 		t.Errorf("the keyring holds another key, %v", err)
 	}
 	if rows[0].Name != slotName(id) {

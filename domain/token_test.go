@@ -32,6 +32,9 @@ func (t *knownToken) Load(_ context.Context, blob []byte) (hsm.Key, error) {
 	return knownRoot{t}, nil
 }
 
+// Destroy knows no key: what a test knows cannot be ended.
+func (t *knownToken) Destroy(context.Context, []byte) error { return hsm.ErrBlob }
+
 type knownRoot struct{ token *knownToken }
 
 func (knownRoot) Spec() hsm.Spec           { return hsm.PRFSHA256 }

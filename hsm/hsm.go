@@ -18,7 +18,8 @@ var (
 	// ErrClosed is returned for a provider or key that was closed, and for the keys of a provider that was.
 	ErrClosed = errors.New("hsm: closed")
 
-	// ErrBlob is returned by Load for a blob that is damaged, belongs to another token, or names a key that is gone.
+	// ErrBlob is returned by Load and Destroy for a blob that is damaged, belongs to another token, or names a key that is
+	// gone, and by a loaded Key whose key is gone.
 	ErrBlob = errors.New("hsm: not a key of this token")
 
 	// ErrSpec is returned by Generate for a spec that the token does not offer.
@@ -111,6 +112,12 @@ type Provider interface {
 	// Load returns the key of a blob that Generate of this token once returned, also in an earlier process. It returns
 	// ErrBlob or ErrClosed, or what the device said. The caller still owns blob.
 	Load(ctx context.Context, blob []byte) (Key, error)
+
+	// Destroy ends the key of a blob for ever, as C_DestroyObject does (PKCS#11 3.1, section 5.7.3): when it returns nil,
+	// no copy of the blob is one of a key, in this process or a later one. Keys loaded from it return ErrBlob or ErrClosed.
+	// It returns ErrBlob, also for a key that was destroyed before, or ErrClosed, or what the device said; what the device
+	// said leaves open whether the key is gone, and calling again settles it.
+	Destroy(ctx context.Context, blob []byte) error
 
 	// Random fills p from the token's generator. It returns ErrClosed, or what the device said.
 	Random(ctx context.Context, p []byte) error

@@ -27,17 +27,19 @@ type suite struct {
 func Run(t *testing.T, fresh func(t *testing.T) hsm.Opener) {
 	s := suite{fresh}
 	for name, test := range map[string]func(*testing.T){
-		"Describe":   s.describe,
-		"Abilities":  s.abilities,
-		"PRF":        s.prf,
-		"Sign":       s.sign,
-		"Inputs":     s.inputs,
-		"Reload":     s.reload,
-		"Blobs":      s.blobs,
-		"Random":     s.random,
-		"Closed":     s.closed,
-		"Cancelled":  s.cancelled,
-		"Concurrent": s.concurrent,
+		"Describe":       s.describe,
+		"Abilities":      s.abilities,
+		"PRF":            s.prf,
+		"Sign":           s.sign,
+		"Inputs":         s.inputs,
+		"Reload":         s.reload,
+		"Blobs":          s.blobs,
+		"Destroy":        s.destroy,
+		"DestroyNothing": s.destroyNothing,
+		"Random":         s.random,
+		"Closed":         s.closed,
+		"Cancelled":      s.cancelled,
+		"Concurrent":     s.concurrent,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -221,6 +223,88 @@ func (s suite) blobs(t *testing.T) {
 	load(t, p, blob)
 }
 
+// destroy: a destroyed key is gone for every handle, every blob and every later opening, and it alone.
+func (s suite) destroy(t *testing.T) {
+	reopen := s.fresh(t)
+	p := open(t, reopen)
+	_, first := generate(t, p, hsm.PRFSHA256)
+	doomed, blob := generate(t, p, hsm.PRFSHA256)
+	loaded := load(t, p, blob)
+	signer, signerBlob := generate(t, p, hsm.SignP256)
+	kept, keptBlob := generate(t, p, hsm.PRFSHA256)
+	want, wantFirst := prf(t, kept, []byte("input")), prf(t, load(t, p, first), []byte("input"))
+
+	mustDestroy(t, p, blob)
+	for name, k := range map[string]hsm.Key{"the handle of Generate": doomed, "the handle of Load": loaded} {
+		if err := call(t, k); !errors.Is(err, hsm.ErrBlob) && !errors.Is(err, hsm.ErrClosed) {
+			t.Errorf("%s of a destroyed key returned %v", name, err)
+		}
+	}
+	if err := call(t, signer); err != nil {
+		t.Errorf("destroying one key ended another: %v", err)
+	}
+	mustDestroy(t, p, signerBlob)
+	_, after := generate(t, p, hsm.PRFSHA256)
+	for range 2 { // the second time as after a restart
+		gone(t, p, blob)
+		gone(t, p, signerBlob)
+		load(t, p, after)
+		for blob, want := range map[string][]byte{string(first): wantFirst, string(keptBlob): want} {
+			if got := prf(t, load(t, p, []byte(blob)), []byte("input")); !bytes.Equal(got, want) {
+				t.Errorf("another key gives %x, was %x", got, want)
+			}
+		}
+		closed(t, p)
+		p = open(t, reopen)
+	}
+}
+
+// destroyNothing: what names no key, and a context that is done, leave every key as it is.
+func (s suite) destroyNothing(t *testing.T) {
+	p := open(t, s.fresh(t))
+	k, blob := generate(t, p, hsm.PRFSHA256)
+	_, foreign := generate(t, open(t, s.fresh(t)), hsm.PRFSHA256)
+	bad := map[string][]byte{"none": nil, "foreign": foreign, "cut": blob[:len(blob)-1], "longer": append(bytes.Clone(blob), 0)}
+	for i := range blob {
+		flipped := bytes.Clone(blob)
+		flipped[i] ^= 1
+		bad[fmt.Sprintf("byte %d flipped", i)] = flipped
+	}
+	for name, b := range bad {
+		if err := p.Destroy(t.Context(), b); !errors.Is(err, hsm.ErrBlob) {
+			t.Errorf("%s: Destroy returned %v", name, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.Destroy(ctx, blob); !errors.Is(err, context.Canceled) {
+		t.Errorf("Destroy with a cancelled context returned %v", err)
+	}
+	if err := call(t, k); err != nil {
+		t.Errorf("the key ended all the same: %v", err)
+	}
+	load(t, p, blob)
+}
+
+// mustDestroy ends the key of blob.
+func mustDestroy(t *testing.T, p hsm.Provider, blob []byte) {
+	t.Helper()
+	if err := p.Destroy(t.Context(), blob); err != nil {
+		t.Errorf("Destroy: %v", err)
+	}
+}
+
+// gone checks that blob is one of no key, for Load and for Destroy.
+func gone(t *testing.T, p hsm.Provider, blob []byte) {
+	t.Helper()
+	if k, err := p.Load(t.Context(), blob); !errors.Is(err, hsm.ErrBlob) || k != nil {
+		t.Errorf("Load of a destroyed key returned %v, %v", k, err)
+	}
+	if err := p.Destroy(t.Context(), blob); !errors.Is(err, hsm.ErrBlob) {
+		t.Errorf("destroying a key again returned %v", err)
+	}
+}
+
 // random: no 16 bytes come twice, and none stay unfilled.
 func (s suite) random(t *testing.T) {
 	p := open(t, s.fresh(t))
@@ -265,6 +349,7 @@ func (s suite) closed(t *testing.T) {
 	refused(t, "Generate", err)
 	_, err = p.Load(t.Context(), blob)
 	refused(t, "Load", err)
+	refused(t, "Destroy", p.Destroy(t.Context(), blob))
 	refused(t, "Random", p.Random(t.Context(), make([]byte, 1)))
 }
 
@@ -310,17 +395,21 @@ func (s suite) cancelled(t *testing.T) {
 	}
 }
 
-// concurrent: one Provider and one Key serve many goroutines, and no key that was made meanwhile is lost.
+// concurrent: one Provider and one Key serve many goroutines, and no key that was made meanwhile is lost, nor stays one that was destroyed.
 func (s suite) concurrent(t *testing.T) {
 	reopen := s.fresh(t)
 	p := open(t, reopen)
 	root, blob := generate(t, p, hsm.PRFSHA256)
 	signer, _ := generate(t, p, hsm.SignP256)
 	want := prf(t, root, []byte("input"))
-	made := make([][]byte, 4)
+	made, doomed := make([][]byte, 4), make([][]byte, 4)
 	var wg sync.WaitGroup
 	for g := range made {
 		wg.Go(func() { _, made[g] = generate(t, p, hsm.PRFSHA256) })
+		wg.Go(func() {
+			_, doomed[g] = generate(t, p, hsm.PRFSHA256)
+			mustDestroy(t, p, doomed[g])
+		})
 		wg.Go(func() {
 			for range 20 {
 				if got := prf(t, load(t, p, blob), []byte("input")); !bytes.Equal(got, want) {
@@ -338,8 +427,9 @@ func (s suite) concurrent(t *testing.T) {
 	wg.Wait()
 	closed(t, p)
 	p = open(t, reopen)
-	for _, blob := range made {
-		load(t, p, blob)
+	for g := range made {
+		load(t, p, made[g])
+		gone(t, p, doomed[g])
 	}
 }
 

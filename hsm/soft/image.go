@@ -67,6 +67,21 @@ func (img image) with(spec hsm.Spec) (image, [idSize]byte, error) {
 	return grown, [idSize]byte(b[end+1:]), nil
 }
 
+// without returns a copy of img that lacks the key at offset at. The keys behind it move forward.
+func (img image) without(at int) (image, error) {
+	old := img.bytes()
+	buf, err := securemem.New(len(old) - entrySize)
+	if err != nil {
+		return image{}, err
+	}
+	less := image{buf}
+	b := less.bytes()
+	copy(b[copy(b, old[:at]):], old[at+entrySize:])
+	binary.BigEndian.PutUint16(b[countAt:], uint16(img.count()-1))
+	less.finish()
+	return less, nil
+}
+
 // generate fills secret with a new key of spec: 32 random bytes, or a P-256 scalar by FIPS 186-5, appendix A.2.
 func generate(spec hsm.Spec, secret []byte) (err error) {
 	if spec == hsm.PRFSHA256 {
@@ -143,7 +158,7 @@ func (img image) spec(at int) hsm.Spec  { return hsm.Spec(img.bytes()[at]) }
 // secret returns the secret of the key at offset at. It must not be used after the view that showed the image.
 func (img image) secret(at int) []byte { return img.bytes()[at+1+idSize : at+entrySize] }
 
-// image is the bytes of a token file, in locked memory. It is immutable once a Token has it: one more key makes a new image.
+// image is the bytes of a token file, in locked memory. It is immutable once a Token has it: one key more or less makes a new image.
 type image struct{ buf *securemem.Buffer }
 
 func (img image) bytes() []byte { return img.buf.Bytes() }

@@ -18,18 +18,18 @@ import (
 // errSignature is returned when a fresh signature does not verify: a bit flipped in memory, or the file was altered.
 var errSignature = errors.New("soft: signature does not verify")
 
-// key is what both kinds of keys share: a place in the token's image, where keys are only ever added at the end. It holds no
-// secret itself, so that closing the token wipes the only copy there is.
+// key is what both kinds of keys share: an id, under which the token's image has it or no longer has it. It holds no secret
+// itself, so that closing the token, or destroying the key, wipes the only copy there is.
 type key struct {
 	token  *Token
-	at     int
+	id     [idSize]byte
 	closed atomic.Bool
 }
 
-// newKey returns the key at offset at of img, with the abilities of its spec and no others. The public half is computed here once,
+// newKey returns the key with this id, at offset at of img, with the abilities of its spec and no others. The public half is computed here once,
 // from the scalar as it is in memory now: a signature made with a scalar that changed later does not verify under it.
-func newKey(t *Token, img image, at int) (hsm.Key, error) {
-	k := &key{token: t, at: at}
+func newKey(t *Token, img image, id [idSize]byte, at int) (hsm.Key, error) {
+	k := &key{token: t, id: id}
 	if img.spec(at) == hsm.PRFSHA256 {
 		return prfKey{k}, nil
 	}
@@ -47,7 +47,7 @@ func newKey(t *Token, img image, at int) (hsm.Key, error) {
 	return signKey{k, public}, nil
 }
 
-// use runs f with the key's secret, which is gone when f returns.
+// use runs f with the key's secret, which f must not keep. It returns hsm.ErrBlob for a key that was destroyed.
 func (k *key) use(ctx context.Context, f func(secret []byte) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -56,7 +56,11 @@ func (k *key) use(ctx context.Context, f func(secret []byte) error) error {
 		if k.closed.Load() {
 			return hsm.ErrClosed
 		}
-		securemem.Do(func() { err = f(img.secret(k.at)) })
+		at, ok := img.find(k.id)
+		if !ok {
+			return hsm.ErrBlob
+		}
+		securemem.Do(func() { err = f(img.secret(at)) })
 		return err
 	})
 }

@@ -23,7 +23,7 @@ var (
 	// ErrDamaged is wrapped by Open for a file that is cut, altered, or not of this format and version.
 	ErrDamaged = errors.New("soft: not an intact token file")
 
-	// ErrChanged is returned by Generate when the file is not what this token wrote or read: another process uses it, or
+	// ErrChanged is returned by Generate and Destroy when the file is not what this token wrote or read: another process uses it, or
 	// it was replaced. Nothing was written.
 	ErrChanged = errors.New("soft: token file was changed by another process")
 
@@ -36,11 +36,11 @@ type Token struct {
 	path string // empty: memory only
 	id   [idSize]byte
 
-	// growing is held by Generate across its file write, so that keys are added one after the other. It is taken before mu.
-	growing sync.Mutex
+	// changing is held by Generate and Destroy across their file writes, so that one follows the other. It is taken before mu.
+	changing sync.Mutex
 
-	// mu guards image. It is held for reading while a secret is in use and for writing only to swap or wipe it, so Close waits for
-	// uses under way, a Generate among them.
+	// mu guards image. It is held for reading while a secret is in use and for writing only to swap or wipe it, so Close and Destroy
+	// wait for uses under way.
 	mu    sync.RWMutex
 	image image // what the file holds; nil after Close
 }
@@ -108,8 +108,8 @@ func (t *Token) Generate(ctx context.Context, spec hsm.Spec) (hsm.Key, []byte, e
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}
-	t.growing.Lock()
-	defer t.growing.Unlock()
+	t.changing.Lock()
+	defer t.changing.Unlock()
 	var grown image
 	var id [idSize]byte
 	err := t.view(func(img image) (err error) {
@@ -128,7 +128,38 @@ func (t *Token) Generate(ctx context.Context, spec hsm.Spec) (hsm.Key, []byte, e
 	return k, blob, err
 }
 
-// replace writes next to the file and makes it the token's image. The caller holds growing, so image does not change
+// Destroy takes the key out of the file before it returns, and wipes it from memory. Beside the errors of hsm.Provider it returns
+// ErrChanged, or what the file system said; then the token is as before.
+func (t *Token) Destroy(ctx context.Context, blob []byte) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	t.changing.Lock()
+	defer t.changing.Unlock()
+	var less image
+	err := t.view(func(img image) (err error) {
+		id, ok := t.parseBlob(blob)
+		if !ok {
+			return hsm.ErrBlob
+		}
+		at, ok := img.find(id)
+		if !ok {
+			return hsm.ErrBlob
+		}
+		less, err = img.without(at)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := t.replace(less); err != nil {
+		less.free()
+		return err
+	}
+	return nil
+}
+
+// replace writes next to the file and makes it the token's image. The caller holds changing, so image does not change
 // in between, except to none.
 func (t *Token) replace(next image) error {
 	if t.path != "" {
@@ -163,7 +194,7 @@ func (t *Token) Load(ctx context.Context, blob []byte) (hsm.Key, error) {
 			return hsm.ErrBlob
 		}
 		var err error
-		k, err = newKey(t, img, at)
+		k, err = newKey(t, img, id, at)
 		return err
 	})
 	return k, err

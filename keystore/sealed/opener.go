@@ -152,7 +152,7 @@ func (o *opener) derived(at **securemem.Buffer, label seal.Label) ([]byte, error
 	if err != nil {
 		return nil, err
 	}
-	if err := o.store.keys.Derive(key.Bytes(), label, o.store.appliance[:]); err != nil {
+	if err := o.store.keys.Derive(key.Bytes(), domainVersion, label, o.store.appliance[:]); err != nil {
 		key.Free()
 		return nil, err
 	}

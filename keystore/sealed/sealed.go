@@ -31,11 +31,11 @@ var ErrSealBroken = errors.New("keystore/sealed: seal is broken")
 // broken names the row; names are in clear anyway.
 func broken(n keystore.Name) error { return fmt.Errorf("%w: %s", ErrSealBroken, n) }
 
-// Keys derives keys from the domain key, as the keyring does: out is filled with seal.KDF(domain
-// key, label, context). An error, as of a locked appliance, is handed on as it is by the call that
+// Keys derives keys from the domain key, as the keyring does: out is filled with seal.KDF(that
+// version of the domain key, label, context). An error, as of a locked appliance, is handed on as it is by the call that
 // needed the key. Derive is called concurrently.
 type Keys interface {
-	Derive(out []byte, label seal.Label, context []byte) error
+	Derive(out []byte, version uint32, label seal.Label, context []byte) error
 }
 
 // Store seals the rows of another store. It is safe for concurrent use and keeps no key and no

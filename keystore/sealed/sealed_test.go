@@ -23,7 +23,7 @@ type domainKey []byte
 
 var errLocked = errors.New("appliance is locked")
 
-func (k domainKey) Derive(out []byte, label seal.Label, context []byte) error {
+func (k domainKey) Derive(out []byte, _ uint32, label seal.Label, context []byte) error {
 	if k == nil {
 		return errLocked
 	}
@@ -313,7 +313,7 @@ func TestForeignDomainKey(t *testing.T) {
 func TestBadBucketRows(t *testing.T) {
 	t.Parallel()
 	wrapping := make([]byte, 32)
-	if err := theKey.Derive(wrapping, seal.LabelBucket, theAppliance[:]); err != nil {
+	if err := theKey.Derive(wrapping, 1, seal.LabelBucket, theAppliance[:]); err != nil {
 		t.Fatal(err)
 	}
 	for what, value := range map[string][]byte{
