@@ -27,7 +27,7 @@ var layers = []string{
 	"access domain",
 	"service/appliance service/iam service/kms service/params service/secrets service/secrets/*",
 	"protocol/aws protocol/client protocol/server",
-	"internal/rack",
+	"internal/rack internal/rack/supervise",
 	"bench cmd/keyrack fuzz internal/layers internal/layers/shape internal/racktest",
 }
 
