@@ -79,10 +79,26 @@ type rig struct {
 
 func newRig(tb testing.TB, options ...func(*audit.Config)) *rig {
 	tb.Helper()
+	r, err := openRig(tb, newKey(tb), options...)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return r
+}
+
+// newKey makes a key that signs checkpoints.
+func newKey(tb testing.TB) *ecdsa.PrivateKey {
+	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		tb.Fatal(err)
 	}
+	return key
+}
+
+// openRig is newRig for a log whose key there is already, and which may not open.
+func openRig(tb testing.TB, key *ecdsa.PrivateKey, options ...func(*audit.Config)) (_ *rig, err error) {
+	tb.Helper()
 	r := &rig{tb: tb, disk: racktest.NewDisk(tb.TempDir()), lines: new(lines)}
 	clk, advance := clock.NewTest(time.Unix(1_700_000_000, 0))
 	cfg := audit.Config{
@@ -95,7 +111,7 @@ func newRig(tb testing.TB, options ...func(*audit.Config)) *rig {
 		option(&cfg)
 	}
 	if r.log, err = audit.Open(cfg); err != nil {
-		tb.Fatal(err)
+		return nil, err
 	}
 	tb.Cleanup(func() {
 		r.disk.Release()
@@ -106,7 +122,7 @@ func newRig(tb testing.TB, options ...func(*audit.Config)) *rig {
 		Log: r.log, Clock: clk, Realm: api.Realm{Partition: "aws", Region: "rack-1"},
 		Logger: slog.New(slog.NewTextHandler(r.lines, nil)),
 	})
-	return r
+	return r, nil
 }
 
 func (r *rig) session(p *identity.Principal) *access.Session {
@@ -150,25 +166,18 @@ func (r *rig) reply(held *access.Held) protocol.Reply {
 	return reply
 }
 
-var errEnough = errors.New("enough")
-
 // records returns the durable records since the last time, encoded.
 func (r *rig) encoded() (all [][]byte) {
 	r.tb.Helper()
 	end := r.log.Durable()
-	if r.seen == end {
-		return nil
-	}
-	err := r.log.Follow(r.tb.Context(), r.seen, func(p audit.Position, b []byte) error {
+	err := r.log.Walk(r.tb.Context(), r.seen, end, func(_ audit.Position, b []byte) error {
 		all = append(all, bytes.Clone(b))
-		if r.seen++; r.seen == end {
-			return errEnough
-		}
 		return nil
 	})
-	if !errors.Is(err, errEnough) {
+	if err != nil {
 		r.tb.Fatal(err)
 	}
+	r.seen = end
 	return all
 }
 

@@ -46,8 +46,12 @@ func newSession(g *Gate) *Session {
 	return s
 }
 
-// Close gives the session's memory back. Replies and records not flushed are lost.
+// Close gives the session's memory back. Replies and records not flushed are
+// lost, but for records of changes, which the next round of [Gate.Keep] appends.
 func (s *Session) Close() {
+	if len(s.rows) > 0 {
+		s.gate.outbox.add(s.rows, unlogged)
+	}
 	s.out.release()
 	s.trail.Reset()
 	s.out, s.ctx, s.who, s.source = nil, nil, identity.Handle{}, ""

@@ -3,6 +3,8 @@ package audit
 import (
 	"context"
 	"fmt"
+
+	"github.com/keyrack/keyrack/internal/tlog"
 )
 
 // cursor reads durable records in order while the log grows. It is for one goroutine.
@@ -130,6 +132,43 @@ func (c *cursor) record() ([]byte, error) {
 	return record, nil
 }
 
+// each calls f for the records up to end, which must be durable. f is told the position that is
+// reached with a record.
+func (c *cursor) each(ctx context.Context, end Position, f func(p Position, record []byte) error) error {
+	for c.pos < end {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		record, err := c.record()
+		if err != nil {
+			return err
+		}
+		if err := f(c.pos, record); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Walk calls f for each record from number from to before number to, in order, and returns. All
+// of them must be durable. It reads no record before the first, but for those of its batch, and
+// holds one batch in memory. f is called as by [Log.Follow]. It returns f's error, the context's,
+// or one that wraps [tlog.ErrRange] or [ErrDamaged].
+func (l *Log) Walk(ctx context.Context, from, to Position, f func(p Position, record []byte) error) error {
+	if from > to || to > l.Durable() {
+		return fmt.Errorf("audit: records %d to %d of %d: %w", from, to, l.Durable(), tlog.ErrRange)
+	}
+	if from == to {
+		return nil
+	}
+	c := cursor{log: l}
+	defer c.close()
+	if err := c.seek(from); err != nil {
+		return err
+	}
+	return c.each(ctx, to, f)
+}
+
 // Follow calls f for each durable record in order, from record number from on, and waits at the
 // end for more. f is told the position that is reached with the record, which is where to go on
 // after it, and the record's encoding, which is f's until it returns. Any number of followers
@@ -145,17 +184,8 @@ func (l *Log) Follow(ctx context.Context, from Position, f func(p Position, reco
 		return err
 	}
 	for {
-		for end := l.Durable(); c.pos < end; {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			record, err := c.record()
-			if err != nil {
-				return err
-			}
-			if err := f(c.pos, record); err != nil {
-				return err
-			}
+		if err := c.each(ctx, l.Durable(), f); err != nil {
+			return err
 		}
 		if err := l.Wait(ctx, c.pos+1); err != nil {
 			return err

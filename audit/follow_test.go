@@ -147,6 +147,42 @@ func TestFollowFromAnywhere(t *testing.T) {
 	}
 }
 
+// TestWalk reads exactly what it is asked for, and nothing that is not durable.
+func TestWalk(t *testing.T) {
+	t.Parallel()
+	l := open(t, small(newDisk()))
+	const total = 60
+	for n := 0; n < total; n += 3 {
+		mustAdd(t, l, n, n+3)
+	}
+	for from := range audit.Position(total + 1) {
+		for _, to := range []audit.Position{from, from + 1, (from + total) / 2, total} {
+			if to < from || to > total {
+				continue
+			}
+			next := from
+			err := l.Walk(t.Context(), from, to, func(p audit.Position, r []byte) error {
+				if p != next+1 || !bytes.Equal(r, encoded(int(next))) {
+					return fmt.Errorf("got position %d, want record %d", p, next)
+				}
+				next = p
+				return nil
+			})
+			if err != nil || next != to {
+				t.Fatalf("from %d to %d: ended at %d, %v", from, to, next, err)
+			}
+		}
+	}
+	for _, bad := range [][2]audit.Position{{0, total + 1}, {total + 1, total + 1}, {5, 4}} {
+		if err := l.Walk(t.Context(), bad[0], bad[1], nil); !errors.Is(err, tlog.ErrRange) {
+			t.Errorf("from %d to %d: %v", bad[0], bad[1], err)
+		}
+	}
+	if err := l.Walk(t.Context(), 0, total, func(audit.Position, []byte) error { return errEnough }); !errors.Is(err, errEnough) {
+		t.Errorf("the function's error came back as %v", err)
+	}
+}
+
 // TestFollowDamage stops at a record that was changed under the running log.
 func TestFollowDamage(t *testing.T) {
 	t.Parallel()

@@ -1,0 +1,181 @@
+package access
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/audit"
+	"github.com/keyrack/keyrack/keystore"
+)
+
+// positionLen is the length of the position in front of a row's record.
+const positionLen = 8
+
+// outboxName returns the name of the row that holds an event's record until
+// the log has it.
+func outboxName(e api.EventID) keystore.Name {
+	return keystore.MakeName(keystore.SpaceOutbox, string(e[:]))
+}
+
+// appendPosition begins the value of an outbox row.
+func appendPosition(dst []byte, at audit.Position) []byte {
+	return binary.BigEndian.AppendUint64(dst, uint64(at))
+}
+
+// parseOutbox reads an outbox row: a position and the record of the event in
+// the row's name, in the one encoding that it has. encoded aliases value. Errors
+// name the row and wrap keystore.ErrDamaged.
+func parseOutbox(n keystore.Name, value []byte) (at audit.Position, encoded []byte, rec audit.Record, err error) {
+	if len(value) < positionLen {
+		return 0, nil, rec, fmt.Errorf("%s: %w: %d bytes are too few", n, keystore.ErrDamaged, len(value))
+	}
+	at, encoded = audit.Position(binary.BigEndian.Uint64(value)), value[positionLen:]
+	rec, err = audit.ParseRecord(encoded)
+	switch {
+	case err != nil:
+		err = fmt.Errorf("%s: %w: %w", n, keystore.ErrDamaged, err)
+	case outboxName(rec.Event) != n:
+		err = fmt.Errorf("%s: %w: it holds the record of another event", n, keystore.ErrDamaged)
+	}
+	return at, encoded, rec, err
+}
+
+// outbox lists rows that can be dropped once the log is durable past them. Rows
+// whose record the log has refused, because it was full, wait for it here.
+type outbox struct {
+	mu   sync.Mutex
+	rows []outboxRow // guarded by mu; positions ascend but for races between sessions
+}
+
+type outboxRow struct {
+	store  keystore.Store
+	event  api.EventID
+	record []byte         // as it stands in the row
+	at     audit.Position // durable when the log is past it
+}
+
+// unlogged is the position of a row whose record the log has not taken.
+const unlogged = audit.Position(math.MaxUint64)
+
+func (o *outbox) add(rows []outboxRow, at audit.Position) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, r := range rows {
+		r.at = at
+		o.rows = append(o.rows, r)
+	}
+}
+
+// take removes and returns the rows that the log has made needless.
+func (o *outbox) take(durable audit.Position) (done []outboxRow) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.rows = slices.DeleteFunc(o.rows, func(r outboxRow) bool {
+		if r.at <= durable {
+			done = append(done, r)
+		}
+		return r.at <= durable
+	})
+	return done
+}
+
+// takeUnlogged removes and returns the rows whose record the log has not taken.
+func (o *outbox) takeUnlogged() (rows []outboxRow) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.rows = slices.DeleteFunc(o.rows, func(r outboxRow) bool {
+		if r.at == unlogged {
+			rows = append(rows, r)
+		}
+		return r.at == unlogged
+	})
+	return rows
+}
+
+// logOutbox offers the log the records that it has refused: their changes are
+// made, so they must be told of as soon as it has room.
+func (g *Gate) logOutbox(ctx context.Context) {
+	for _, r := range g.outbox.takeUnlogged() {
+		var t audit.Trail
+		t.AddEncoded(r.record)
+		at, err := g.Log.Append(&t, false)
+		if err != nil {
+			g.Logger.LogAttrs(ctx, slog.LevelError, "a change is not in the audit log yet", slog.String("request", r.event.String()), slog.Any("error", err))
+			at = unlogged
+		}
+		g.outbox.add([]outboxRow{r}, at)
+	}
+}
+
+// dropOutbox deletes rows whose records are durable, a few in a transaction.
+// A row that cannot be deleted now is tried again in the next round.
+func (g *Gate) dropOutbox(ctx context.Context) {
+	for rows := range slices.Chunk(g.outbox.take(g.Log.Durable()), dropAtOnce) {
+		byStore := map[keystore.Store][]outboxRow{}
+		for _, r := range rows {
+			byStore[r.store] = append(byStore[r.store], r)
+		}
+		for store, rows := range byStore {
+			if err := deleteRows(ctx, store, rows); err != nil {
+				g.outbox.add(rows, 0)
+				g.Logger.LogAttrs(ctx, slog.LevelWarn, "outbox rows could not be dropped", slog.Any("error", err))
+			}
+		}
+	}
+}
+
+// dropAtOnce is how many rows one transaction deletes, of the keystore.MaxRows
+// that it may.
+const dropAtOnce = 16
+
+// deleteRows deletes at most dropAtOnce rows.
+func deleteRows(ctx context.Context, store keystore.Store, rows []outboxRow) error {
+	_, err := store.Update(ctx, func(tx keystore.Tx) error {
+		for _, r := range rows {
+			if err := tx.Delete(outboxName(r.event)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return err
+}
+
+// keepEvery is how often the gate's housekeeping runs.
+const keepEvery = time.Second
+
+// keepLast bounds the last round.
+const keepLast = 2 * time.Second
+
+// Keep does the gate's housekeeping until ctx ends: it writes the records of
+// folded refusals, and those that the log has refused, and drops outbox rows
+// that the log has made needless. It returns after a last round.
+func (g *Gate) Keep(ctx context.Context) {
+	tick := time.NewTicker(keepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			g.keep(ctx, false)
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), keepLast)
+			defer cancel()
+			g.keep(last, true)
+			return
+		}
+	}
+}
+
+// keep is one round of Keep.
+func (g *Gate) keep(ctx context.Context, last bool) {
+	g.flushFolded(ctx, last)
+	g.logOutbox(ctx)
+	g.dropOutbox(ctx)
+}
