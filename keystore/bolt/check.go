@@ -1,0 +1,237 @@
+package bolt
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/keyrack/keyrack/keystore"
+)
+
+// walk looks at every page of an image before bolt may: a page that two claim, or that is in use
+// and in the freelist, bolt would overwrite at the next commit.
+type walk struct {
+	*image
+	claimed []uint64 // a bit a page
+	bufs    [maxDepth + 1][]byte
+}
+
+// check reads all pages of an image and returns what is wrong with it. Pages that nobody claims are
+// only lost room. It holds a bit a page and a path of nodes in memory.
+func (im *image) check() error {
+	w := &walk{image: im, claimed: make([]uint64, im.pages/64+1)}
+	if err := w.claim(0, 2); err != nil {
+		return err
+	}
+	if err := w.claim(im.meta.root, 1); err != nil {
+		return err
+	}
+	if err := w.tree(); err != nil {
+		return err
+	}
+	return w.freelist()
+}
+
+// claim notes the owner of n pages from id on.
+func (w *walk) claim(id, n uint64) error {
+	for ; n > 0; id, n = id+1, n-1 {
+		if id >= w.pages {
+			return fmt.Errorf("page %d of %d", id, w.pages)
+		}
+		if w.claimed[id/64]&(1<<(id%64)) != 0 {
+			return fmt.Errorf("page %d has two owners", id)
+		}
+		w.claimed[id/64] |= 1 << (id % 64)
+	}
+	return nil
+}
+
+func (w *walk) tree() error {
+	if w.rows.root == 0 {
+		return w.leaf(w.rows.leaf, nil, nil)
+	}
+	return w.node(w.rows.root, 0, nil, nil)
+}
+
+// node checks the tree under page id, whose keys must be at least lo and below hi.
+func (w *walk) node(id uint64, depth int, lo, hi []byte) error {
+	if depth == maxDepth {
+		return errDeep
+	}
+	n, buf, err := w.image.node(id, w.bufs[depth])
+	if err != nil {
+		return err
+	}
+	w.bufs[depth] = buf
+	if err := w.claim(id, uint64(len(n.b)/w.pageSize)); err != nil {
+		return err
+	}
+	if n.leaf {
+		err = w.leaf(n, lo, hi)
+	} else {
+		err = w.branch(n, depth, lo, hi)
+	}
+	if err == nil && n.count == 0 && depth > 0 {
+		err = fmt.Errorf("page %d is empty", id)
+	}
+	return err
+}
+
+func (w *walk) branch(n node, depth int, lo, hi []byte) error {
+	if err := n.ordered(lo, hi); err != nil {
+		return err
+	}
+	for i := range n.count {
+		if err := w.node(n.child(i), depth+1, n.key(i), n.upper(i, hi)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// upper returns the key below which all under element i of a branch is, when all in it is below hi.
+func (n node) upper(i int, hi []byte) []byte {
+	if i+1 < n.count {
+		return n.key(i + 1)
+	}
+	return hi
+}
+
+func (w *walk) leaf(n node, lo, hi []byte) error {
+	if err := n.ordered(lo, hi); err != nil {
+		return err
+	}
+	for i := range n.count {
+		if _, err := keystore.ParseName(n.key(i)); err != nil || n.isBucket(i) {
+			return fmt.Errorf("element %d is no row", i)
+		}
+	}
+	return nil
+}
+
+// freelist claims the pages of the freelist and those on it. Numbers ascend.
+func (w *walk) freelist() error {
+	head, overflow, err := w.page(w.meta.freelist, nil)
+	if err != nil {
+		return err
+	}
+	if kind := order.Uint16(head[8:]); kind != kindFreelist {
+		return fmt.Errorf("page %d, the freelist, is of kind %#x", w.meta.freelist, kind)
+	}
+	if err := w.claim(w.meta.freelist, overflow+1); err != nil {
+		return err
+	}
+	count, first := uint64(order.Uint16(head[10:])), uint64(headerSize)
+	if count == 0xffff { // more than fit into the field stand in front of the numbers
+		count, first = order.Uint64(head[headerSize:]), headerSize+8
+	}
+	size := (overflow + 1) * uint64(w.pageSize)
+	if count > (size-first)/8 {
+		return fmt.Errorf("freelist of %d pages in %d bytes", count, size)
+	}
+	return w.free(first, count)
+}
+
+// free claims count free pages, whose numbers begin at this offset in the freelist.
+func (w *walk) free(offset, count uint64) error {
+	start := int64(w.meta.freelist)*int64(w.pageSize) + int64(offset)
+	buf := make([]byte, min(count*8, maxPage))
+	last := uint64(1)
+	for count > 0 {
+		b := buf[:min(count*8, maxPage)]
+		if _, err := w.file.ReadAt(b, start); err != nil {
+			return fmt.Errorf("freelist: %w", err)
+		}
+		for i := 0; i < len(b); i += 8 {
+			id := order.Uint64(b[i:])
+			if id <= last {
+				return errors.New("the freelist is out of order")
+			}
+			if err := w.claim(id, 1); err != nil {
+				return err
+			}
+			last = id
+		}
+		start += int64(len(b))
+		count -= uint64(len(b) / 8)
+	}
+	return nil
+}
+
+// inspect looks at every page that bolt will read when it writes these rows: what may have changed
+// on the medium since Open must not lead it astray. The image was read just now, so its root is
+// known to be sound.
+func (im *image) inspect(rows []keystore.Row) error {
+	list, _, err := im.page(im.meta.freelist, nil)
+	if err != nil {
+		return err
+	}
+	if order.Uint16(list[8:]) != kindFreelist {
+		return errors.New("the freelist is none")
+	}
+	if im.rows.root == 0 {
+		return im.rows.leaf.ordered(nil, nil)
+	}
+	s := inspector{image: im, seen: make(map[uint64]node)}
+	for _, row := range rows {
+		if err := s.path(row.Name.Append(nil), row.Deleted); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inspector remembers the nodes of one commit, of leaves only that they were sound.
+type inspector struct {
+	*image
+	seen map[uint64]node
+	buf  []byte
+}
+
+// path checks the nodes above a key and, if it is deleted, their neighbours, with which bolt may
+// join them.
+func (s *inspector) path(key []byte, deleted bool) error {
+	var lo, hi []byte
+	n, err := s.look(s.rows.root, lo, hi)
+	for range maxDepth {
+		if err != nil || n.leaf {
+			return err
+		}
+		at := n.descend(key)
+		first, last := at, at
+		if deleted {
+			first, last = max(at-1, 0), min(at+1, n.count-1)
+		}
+		for i := first; i <= last && err == nil; i++ {
+			if i != at {
+				_, err = s.look(n.child(i), n.key(i), n.upper(i, hi))
+			}
+		}
+		if err != nil {
+			return err
+		}
+		lo, hi = n.key(at), n.upper(at, hi)
+		n, err = s.look(n.child(at), lo, hi)
+	}
+	return errDeep
+}
+
+// look reads a node, once, and checks the order of its keys.
+func (s *inspector) look(id uint64, lo, hi []byte) (node, error) {
+	if n, ok := s.seen[id]; ok {
+		return n, nil
+	}
+	n, buf, err := s.node(id, s.buf)
+	if err == nil {
+		err = n.ordered(lo, hi)
+	}
+	if err != nil {
+		return n, err
+	}
+	if n.leaf {
+		n, s.buf = node{leaf: true}, buf
+	} else {
+		s.buf = nil
+	}
+	s.seen[id] = n
+	return n, nil
+}
