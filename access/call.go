@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/keyrack/keyrack/access/identity"
@@ -167,7 +169,7 @@ func (c *Call) Admit(r Resource) error { return c.AdmitAs(c.op, r) }
 // ReEncryptTo, an alias beside its key.
 func (c *Call) AdmitAs(op *api.Op, r Resource) error {
 	c.asked = true
-	c.resource = r.ARN()
+	c.concerns(r.ARN())
 	q := policy.Query{
 		Action: op.Action, Account: c.who.Account,
 		Root: c.who.Type == identity.Root, Operator: c.who.Type == identity.Operator,
@@ -177,6 +179,17 @@ func (c *Call) AdmitAs(op *api.Op, r Resource) error {
 		return c.Denied(op, r.ARN())
 	}
 	return nil
+}
+
+// concerns adds to what the audit record names, where a call needs more than one
+// consent: an alias and its key.
+func (c *Call) concerns(arn string) {
+	switch {
+	case c.resource == "":
+		c.resource = arn
+	case !slices.Contains(strings.Fields(c.resource), arn):
+		c.resource += " " + arn
+	}
 }
 
 // Denied returns AWS's AccessDeniedException for the caller on a resource, for
@@ -206,6 +219,10 @@ type resource struct {
 	arn   string
 	rules *policy.Rules
 }
+
+// Of returns a resource with no more to it than its ARN and who may do what to
+// it: an alias.
+func Of(arn string, rules *policy.Rules) Resource { return resource{arn, rules} }
 
 func (r resource) ARN() string          { return r.arn }
 func (r resource) Rules() *policy.Rules { return r.rules }

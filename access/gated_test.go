@@ -141,6 +141,8 @@ func fill(v reflect.Value, table *api.Struct, arn string, blob []byte, all bool)
 		case f.Shape == api.ShapeBlob && strings.HasPrefix(f.Name, "Ciphertext"):
 			m.SetBytes(blob)
 		case !f.Required:
+		case f.Form == api.AliasForm:
+			m.SetString("alias/x")
 		case f.Shape == api.ShapeText:
 			m.SetString(strings.Repeat("x", int(max(f.Min, 1))))
 		case f.Shape == api.ShapeSecret, f.Shape == api.ShapeBlob:

@@ -14,6 +14,8 @@ type violation struct {
 	value  string // " null", " 'x'", or "" for a value that is not repeated
 	member string // "keyId", "tags.1.member.tagKey"
 	rule   string // "Member must not be null"
+
+	refusal *Error // instead: the operation's own error, if no constraint is broken
 }
 
 // violations collects what AWS answers in one ValidationException. A value that
@@ -23,8 +25,11 @@ type violations []violation
 // add notes a broken constraint of f. value is how the sentence repeats the value,
 // with a space before it, or "".
 func (vs *violations) add(f *Field, value, format string, args ...any) {
-	*vs = append(*vs, violation{value, f.Member, fmt.Sprintf(format, args...)})
+	*vs = append(*vs, violation{value: value, member: f.Member, rule: fmt.Sprintf(format, args...)})
 }
+
+// refuse notes that the operation will answer with e, unless a constraint is broken.
+func (vs *violations) refuse(e *Error) { *vs = append(*vs, violation{refusal: e}) }
 
 // nest names the structure f in what its members broke: all from index from
 // on. Items have no name of their own; their list knows their place.
@@ -41,17 +46,23 @@ func (vs violations) within(from int, path string) {
 	}
 }
 
-// err returns AWS's text: the count, then each violation.
+// err returns AWS's text: the count, then each violation. Where there is none,
+// it returns the first refusal.
 func (vs violations) err() *Error {
-	texts := make([]string, len(vs))
-	for i, v := range vs {
-		texts[i] = fmt.Sprintf("Value%s at '%s' failed to satisfy constraint: %s", v.value, v.member, v.rule)
+	texts := make([]string, 0, len(vs))
+	for _, v := range vs {
+		if v.refusal == nil {
+			texts = append(texts, fmt.Sprintf("Value%s at '%s' failed to satisfy constraint: %s", v.value, v.member, v.rule))
+		}
 	}
 	plural := "s"
-	if len(vs) == 1 {
+	switch len(texts) {
+	case 0:
+		return vs[0].refusal
+	case 1:
 		plural = ""
 	}
-	return Errorf(KindValidation, "%d validation error%s detected: %s", len(vs), plural, strings.Join(texts, "; "))
+	return Errorf(KindValidation, "%d validation error%s detected: %s", len(texts), plural, strings.Join(texts, "; "))
 }
 
 // finish turns what was wrong into one error, or runs the type's own Check.
@@ -101,9 +112,16 @@ func (f *Field) putString(v reflect.Value, b []byte, bad *violations) {
 		f.badLength(b, bad)
 	case len(b) == 0:
 	case f.Shape == ShapeText:
-		v.SetString(string(b))
+		if f.Form != AliasForm || f.checkAlias(b, bad) {
+			v.SetString(string(b))
+		}
 	case f.Shape == ShapeKeyRef:
-		*v.Addr().Interface().(*KeyRef) = ParseKeyRef(b)
+		ref := ParseKeyRef(b)
+		if e := f.Form.refuse(ref); e != nil {
+			bad.refuse(e)
+			return
+		}
+		*v.Addr().Interface().(*KeyRef) = ref
 	default:
 		v.SetBytes(b)
 	}

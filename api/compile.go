@@ -162,6 +162,10 @@ func (f *Field) rule(r string) bool {
 		f.Always = true
 		return true
 	}
+	if form := Form(forms.Value(r)); form != AnyForm {
+		f.Form = form
+		return f.Shape == ShapeKeyRef && form != AliasForm || f.Shape == ShapeText && form == AliasForm
+	}
 	name, bounds, _ := strings.Cut(r, "=")
 	lo, hi, _ := strings.Cut(bounds, ":")
 	a, errA := strconv.ParseInt(lo, 10, 64)

@@ -10,6 +10,9 @@ const (
 	MaxEncryptionContext = 8192   // bytes of the canonical encoding
 	MaxAliasName         = 256    // characters, "alias/" included
 	MaxKeyPolicy         = 32_768 // bytes (AWS KMS quota; more is LimitExceeded)
+	MaxAliases           = 50     // of one key (AWS KMS quota; more is LimitExceeded)
+	ListedKeys           = 100    // a page of ListKeys, if the caller does not say
+	ListedAliases        = 50     // a page of ListAliases, if the caller does not say
 )
 
 // MessageKeyLife is how long a message key may be reused: no new message and no
@@ -22,6 +25,7 @@ const (
 	OpenKeysPerKey     = 4096   // of one key
 	OpenKeysPerAccount = 16_384 // of all keys of an account
 	CachedKeys         = 65_536 // keys whose material is kept in memory
+	CachedAliases      = 65_536 // aliases whose targets are kept in memory
 )
 
 // The native protocol's limits, before anything is parsed.

@@ -37,6 +37,9 @@ const (
 	KindKeyUnavailable
 	KindRequestTooLarge
 	KindRequestTimeout
+	KindAlreadyExists
+	KindNotAuthorized
+	KindInvalidMarker
 	kindEnd
 )
 
@@ -72,6 +75,9 @@ var kinds = [kindEnd]struct {
 	KindKeyUnavailable:          {"KeyUnavailableException", true, true},
 	KindRequestTooLarge:         {"RequestEntityTooLargeException", false, false},
 	KindRequestTimeout:          {"RequestTimeoutException", false, false},
+	KindAlreadyExists:           {"AlreadyExistsException", false, false},
+	KindNotAuthorized:           {"NotAuthorizedException", false, false},
+	KindInvalidMarker:           {"InvalidMarkerException", false, false},
 }
 
 // Kinds returns all kinds but KindNone in the order of their numbers.

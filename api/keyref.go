@@ -18,6 +18,12 @@ func (r Realm) KeyARN(a AccountID, id KeyID, multi bool) string {
 	return string(id.AppendText(b, multi))
 }
 
+// AliasARN returns arn:<partition>:kms:<region>:<account>:<name>; name begins
+// with "alias/".
+func (r Realm) AliasARN(a AccountID, name string) string {
+	return fmt.Sprintf("arn:%s:kms:%s:%s:%s", r.Partition, r.Region, a, name)
+}
+
 // RootARN returns the ARN of an account's root: arn:<partition>:iam::<account>:root.
 func (r Realm) RootARN(a AccountID) string {
 	return fmt.Sprintf("arn:%s:iam::%s:root", r.Partition, a)
@@ -96,24 +102,6 @@ func (r *KeyRef) parseARN(s []byte) {
 		return
 	}
 	r.Account, r.Partition, r.Region = account, part[0], part[2]
-}
-
-// isAlias reports whether s is "alias/" and a name of at least one of
-// [a-zA-Z0-9:/_-], at most 256 characters together.
-func isAlias(s []byte) bool {
-	name, ok := bytes.CutPrefix(s, []byte("alias/"))
-	if !ok || len(name) == 0 || len(s) > MaxAliasName {
-		return false
-	}
-	for _, c := range name {
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		case c == ':' || c == '/' || c == '_' || c == '-':
-		default:
-			return false
-		}
-	}
-	return true
 }
 
 // In reports whether the reference names something of realm: always true for

@@ -23,7 +23,7 @@ type Record struct {
 	RequestID  uint64   // 8: as the caller numbered it
 	Error      uint16   // 9: number of the error kind; 0 is success
 	Reason     string   // 10: why it was decided so
-	Resource   string   // 11: ARN of what was asked for
+	Resource   string   // 11: ARN of what was asked for, or several with spaces between them
 	Request    []byte   // 12: deterministic CBOR map {member number: value} of the shown members; empty is none
 	Response   []byte   // 13: likewise
 	Via        string   // 14: the service that called in the caller's name

@@ -51,9 +51,17 @@ func fillStruct(rng *rand.Rand, s *api.Struct, v reflect.Value) {
 func fill(rng *rand.Rand, f *api.Field, v reflect.Value) {
 	switch f.Shape {
 	case api.ShapeText:
+		if f.Form == api.AliasForm {
+			v.SetString(alias(rng))
+			return
+		}
 		v.SetString(text(rng, size(rng, f.Min, f.Max)))
 	case api.ShapeKeyRef:
-		v.Set(reflect.ValueOf(KeyRef(rng)))
+		ref := KeyRef(rng)
+		for f.Form != api.AnyForm && (ref.Form == api.RefAlias || ref.Form == api.RefAliasARN) {
+			ref = KeyRef(rng)
+		}
+		v.Set(reflect.ValueOf(ref))
 	case api.ShapeSecret, api.ShapeBlob:
 		if n := size(rng, f.Min, f.Max); n > 0 {
 			v.SetBytes(bytes(rng, n))
@@ -81,11 +89,13 @@ func fill(rng *rand.Rand, f *api.Field, v reflect.Value) {
 // KeyRef returns a random reference to a key, of each form and of none.
 func KeyRef(rng *rand.Rand) api.KeyRef {
 	id := api.KeyID(bytes(rng, 16)).AppendText(nil, rng.IntN(2) == 0)
-	alias := "alias/" + strings.Repeat("a/_-:Z9", 1+rng.IntN(30))
 	arn := fmt.Sprintf("arn:aws:kms:rack-1:%012d:", rng.Uint64N(1e12))
-	forms := [...]string{string(id), arn + "key/" + string(id), alias, arn + alias, "k" + text(rng, 5)}
+	forms := [...]string{string(id), arn + "key/" + string(id), alias(rng), arn + alias(rng), "k" + text(rng, 5)}
 	return api.ParseKeyRef([]byte(forms[rng.IntN(len(forms))]))
 }
+
+// alias returns the name of an alias.
+func alias(rng *rand.Rand) string { return "alias/" + strings.Repeat("a/_-:Z9", 1+rng.IntN(30)) }
 
 // Context returns a random encryption context of at most three pairs.
 func Context(rng *rand.Rand) api.EncryptionContext {

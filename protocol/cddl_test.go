@@ -147,6 +147,9 @@ func cddlMap(service string, t reflect.Type, dir direction) string {
 		if length := codePoints(&f); length != "" {
 			note += ", " + length
 		}
+		if f.Form != api.AnyForm {
+			note += ", " + f.Form.String()
+		}
 		if f.Required || f.Always && dir == received {
 			optional = ""
 		}

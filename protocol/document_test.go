@@ -226,6 +226,9 @@ func memberRules(f *api.Field, dir direction) (rules []string) {
 	if length := codePoints(f); length != "" {
 		rules = append(rules, length)
 	}
+	if f.Form != api.AnyForm {
+		rules = append(rules, f.Form.String())
+	}
 	if bounded := f.Max != api.Unbounded; bounded && (f.Shape == api.ShapeSecret || f.Shape == api.ShapeBlob) {
 		rules = append(rules, fmt.Sprintf("%d to %d bytes", f.Min, f.Max))
 	} else if bounded && f.Shape == api.ShapeInt {

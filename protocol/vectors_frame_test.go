@@ -229,6 +229,39 @@ func makeRequests(t *testing.T, m *maker) {
 		m.add(requestVector(good.name, api.RequestID(i+7), good.op, good.in))
 	}
 	makeBadRequests(m)
+	makeKeyRequests(m, key)
+}
+
+// makeKeyRequests makes requests that manage a key and its names.
+func makeKeyRequests(m *maker, key api.KeyRef) {
+	for i, good := range []struct {
+		name string
+		op   *api.Op
+		in   any
+	}{
+		{"describe-key", kmsapi.DescribeKey.Op, &kmsapi.DescribeKeyRequest{KeyId: api.ParseKeyRef([]byte("alias/billing"))}},
+		{"list-keys", kmsapi.ListKeys.Op, &kmsapi.ListKeysRequest{}},
+		{"list-keys-page", kmsapi.ListKeys.Op, &kmsapi.ListKeysRequest{Limit: 1000, Marker: "AQ"}},
+		{"enable-key", kmsapi.EnableKey.Op, &kmsapi.EnableKeyRequest{KeyId: key}},
+		{"disable-key", kmsapi.DisableKey.Op, &kmsapi.DisableKeyRequest{KeyId: key}},
+		{"create-alias", kmsapi.CreateAlias.Op, &kmsapi.CreateAliasRequest{AliasName: "alias/billing", TargetKeyId: key}},
+		{"update-alias", kmsapi.UpdateAlias.Op, &kmsapi.UpdateAliasRequest{AliasName: "alias/billing", TargetKeyId: key}},
+		{"delete-alias", kmsapi.DeleteAlias.Op, &kmsapi.DeleteAliasRequest{AliasName: "alias/billing"}},
+		{"list-aliases", kmsapi.ListAliases.Op, &kmsapi.ListAliasesRequest{KeyId: key, Limit: 10}},
+	} {
+		m.add(requestVector(good.name, api.RequestID(i+30), good.op, good.in))
+	}
+	for _, bad := range []badRequest{
+		{"enable-key-by-alias", kmsapi.EnableKey.Op, map[int]any{1: "alias/billing"}, api.KindNotFound},
+		{"enable-key-by-alias-arn", kmsapi.EnableKey.Op, map[int]any{1: "arn:aws:kms:rack-1:000000000042:alias/billing"}, api.KindNotFound},
+		{"alias-of-an-alias", kmsapi.CreateAlias.Op, map[int]any{1: "alias/billing", 2: "alias/bills"}, api.KindValidation},
+		{"alias-without-prefix", kmsapi.DeleteAlias.Op, map[int]any{1: "billing"}, api.KindValidation},
+		{"alias-with-a-space", kmsapi.DeleteAlias.Op, map[int]any{1: "alias/a b"}, api.KindValidation},
+		{"limit-zero", kmsapi.ListKeys.Op, map[int]any{1: 0}, api.KindValidation},
+		{"limit-too-large", kmsapi.ListAliases.Op, map[int]any{2: 101}, api.KindValidation},
+	} {
+		m.add(rawVector(bad.name, bad.op, 1, rawRequest(bad.op.Number, bad.members)).with("expect", bad.expect))
+	}
 }
 
 // makeBadRequests makes requests that no encoder of ours writes; the first is
@@ -402,6 +435,30 @@ func makeReplies(t *testing.T, m *maker) {
 	}
 	makeErrorReplies(m)
 	makeHellos(m)
+	makeKeyReplies(m, id, arn, at)
+}
+
+// makeKeyReplies makes replies to the requests that manage a key and its names.
+func makeKeyReplies(m *maker, id api.KeyID, arn string, at api.Time) {
+	aliases := []kmsapi.AliasListEntry{{AliasName: "alias/billing", AliasArn: "arn:aws:kms:rack-1:000000000042:alias/billing",
+		TargetKeyId: id.String(), CreationDate: at, LastUpdatedDate: at}}
+	for _, good := range []struct {
+		name string
+		op   *api.Op
+		out  any
+	}{
+		{"describe-key", kmsapi.DescribeKey.Op, &kmsapi.DescribeKeyResponse{KeyMetadata: kmsapi.KeyMetadata{KeyId: id.String(), Arn: arn, CreationDate: at, KeyState: 2}}},
+		{"list-keys", kmsapi.ListKeys.Op, &kmsapi.ListKeysResponse{Keys: []kmsapi.KeyListEntry{{KeyId: id.String(), KeyArn: arn}}, NextMarker: "AQ", Truncated: true}},
+		{"list-keys-none", kmsapi.ListKeys.Op, &kmsapi.ListKeysResponse{}},
+		{"enable-key", kmsapi.EnableKey.Op, &kmsapi.EnableKeyResponse{}},
+		{"disable-key", kmsapi.DisableKey.Op, &kmsapi.DisableKeyResponse{}},
+		{"create-alias", kmsapi.CreateAlias.Op, &kmsapi.CreateAliasResponse{}},
+		{"update-alias", kmsapi.UpdateAlias.Op, &kmsapi.UpdateAliasResponse{}},
+		{"delete-alias", kmsapi.DeleteAlias.Op, &kmsapi.DeleteAliasResponse{}},
+		{"list-aliases", kmsapi.ListAliases.Op, &kmsapi.ListAliasesResponse{Aliases: aliases}},
+	} {
+		m.add(replyVector(good.name, good.op.Number, 30, protocol.Native{}.AppendReply(nil, good.op, 30, good.out, nil)).with("expect", "ok"))
+	}
 }
 
 func replyVector(name string, of any, id int, frame []byte) vector {

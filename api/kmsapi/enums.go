@@ -22,8 +22,13 @@ func (a EncryptionAlgorithm) String() string { return encryptionAlgorithms.Name(
 // KeySpec is the type of a key's material.
 type KeySpec uint8
 
-// KeySpecSymmetricDefault is a 256-bit symmetric encryption key.
-const KeySpecSymmetricDefault KeySpec = 1
+// KeySpecSymmetricDefault is a 256-bit symmetric encryption key; the keys of HMAC
+// follow it, and all others are asymmetric.
+const (
+	KeySpecSymmetricDefault KeySpec = 1
+	KeySpecHMAC224          KeySpec = 2
+	KeySpecHMAC512          KeySpec = 5
+)
 
 var keySpecs = api.Names{"SYMMETRIC_DEFAULT", "HMAC_224", "HMAC_256", "HMAC_384", "HMAC_512",
 	"RSA_2048", "RSA_3072", "RSA_4096", "ECC_NIST_P256", "ECC_NIST_P384", "ECC_NIST_P521", "ECC_SECG_P256K1",
@@ -66,8 +71,17 @@ func (o KeyOrigin) String() string { return keyOrigins.Name(uint8(o)) }
 // KeyState is whether a key can be used.
 type KeyState uint8
 
-// StateEnabled is the state of a key that can be used.
-const StateEnabled KeyState = 1
+// The states. A key is usable while it is Enabled or Updating.
+const (
+	StateEnabled KeyState = iota + 1
+	StateDisabled
+	StatePendingDeletion
+	StatePendingImport
+	StatePendingReplicaDeletion
+	StateCreating
+	StateUnavailable
+	StateUpdating
+)
 
 var keyStates = api.Names{"Enabled", "Disabled", "PendingDeletion", "PendingImport", "PendingReplicaDeletion", "Creating", "Unavailable", "Updating"}
 

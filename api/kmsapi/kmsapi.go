@@ -14,10 +14,23 @@ import "github.com/keyrack/keyrack/api"
 
 // A row, a request, a response, a method: that is an operation.
 var (
-	CreateKey = api.Define[CreateKeyRequest, CreateKeyResponse](api.KMS, "CreateKey", 1, 0)
-	Encrypt   = api.Define[EncryptRequest, EncryptResponse](api.KMS, "Encrypt", 2, api.ReadOnly|api.Idempotent)
-	Decrypt   = api.Define[DecryptRequest, DecryptResponse](api.KMS, "Decrypt", 3, api.ReadOnly|api.Idempotent)
+	CreateKey   = api.Define[CreateKeyRequest, CreateKeyResponse](api.KMS, "CreateKey", 1, 0)
+	Encrypt     = api.Define[EncryptRequest, EncryptResponse](api.KMS, "Encrypt", 2, api.ReadOnly|api.Idempotent)
+	Decrypt     = api.Define[DecryptRequest, DecryptResponse](api.KMS, "Decrypt", 3, api.ReadOnly|api.Idempotent)
+	DescribeKey = api.Define[DescribeKeyRequest, DescribeKeyResponse](api.KMS, "DescribeKey", 4, api.ReadOnly|api.Idempotent)
+	ListKeys    = api.Define[ListKeysRequest, ListKeysResponse](api.KMS, "ListKeys", 5, api.ReadOnly|api.Idempotent)
+	EnableKey   = api.Define[EnableKeyRequest, EnableKeyResponse](api.KMS, "EnableKey", 6, api.Idempotent)
+	DisableKey  = api.Define[DisableKeyRequest, DisableKeyResponse](api.KMS, "DisableKey", 7, api.Idempotent)
+	CreateAlias = api.Define[CreateAliasRequest, CreateAliasResponse](api.KMS, "CreateAlias", 8, 0)
+	UpdateAlias = api.Define[UpdateAliasRequest, UpdateAliasResponse](api.KMS, "UpdateAlias", 9, api.Idempotent)
+	DeleteAlias = api.Define[DeleteAliasRequest, DeleteAliasResponse](api.KMS, "DeleteAlias", 10, 0)
+	ListAliases = api.Define[ListAliasesRequest, ListAliasesResponse](api.KMS, "ListAliases", 11, api.ReadOnly|api.Idempotent)
 )
 
 // Operations returns the rows of this package.
-func Operations() []*api.Op { return []*api.Op{CreateKey.Op, Encrypt.Op, Decrypt.Op} }
+func Operations() []*api.Op {
+	return []*api.Op{
+		CreateKey.Op, Encrypt.Op, Decrypt.Op, DescribeKey.Op, ListKeys.Op, EnableKey.Op, DisableKey.Op,
+		CreateAlias.Op, UpdateAlias.Op, DeleteAlias.Op, ListAliases.Op,
+	}
+}

@@ -40,6 +40,9 @@ var kindHints = map[api.Kind]string{
 	api.KindLimitExceeded:           "make it smaller, or remove what is no longer needed",
 	api.KindKeyUnavailable:          "the token that holds the key does not answer: keyrack status on the appliance says more",
 	api.KindRequestTooLarge:         "send less in one request",
+	api.KindAlreadyExists:           "choose another name, or remove what has it first",
+	api.KindNotAuthorized:           "choose a name that does not begin with alias/aws/",
+	api.KindInvalidMarker:           "begin the list anew, without a marker",
 	api.KindRequestTimeout:          "send whole requests without pauses, and check the network",
 }
 

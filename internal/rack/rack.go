@@ -26,6 +26,7 @@ import (
 	"github.com/keyrack/keyrack/domain"
 	"github.com/keyrack/keyrack/hsm"
 	"github.com/keyrack/keyrack/internal/clock"
+	"github.com/keyrack/keyrack/internal/seal"
 	"github.com/keyrack/keyrack/internal/securemem"
 	"github.com/keyrack/keyrack/internal/work"
 	"github.com/keyrack/keyrack/keystore"
@@ -194,8 +195,12 @@ func (a *Appliance) unlock(ctx context.Context) (err error) {
 func (a *Appliance) startServices(ctx context.Context) (err error) {
 	a.gate = access.NewGate(access.Config{Log: a.log, Clock: a.cfg.Clock, Realm: a.cfg.Realm, Logger: a.cfg.Logger})
 	a.background(a.gate.Keep)
+	keys := kms.Config{Store: a.store, Realm: a.cfg.Realm, Clock: a.cfg.Clock, Logger: a.cfg.Logger}
+	if keys.MarkerKey, err = a.markerKey(); err != nil {
+		return err
+	}
 	watching, stop := context.WithCancel(a.ctx)
-	if a.keys, err = kms.New(watching, a.store, a.cfg.Realm, a.cfg.Clock, a.cfg.Logger); err != nil {
+	if a.keys, err = kms.New(watching, keys); err != nil {
 		stop()
 		return err
 	}
@@ -207,6 +212,17 @@ func (a *Appliance) startServices(ctx context.Context) (err error) {
 	a.onClose(a.pools.Close)
 	a.people.Publish(a.cfg.Principals)
 	return nil
+}
+
+// markerKey derives the key of page markers from the newest domain key: a marker
+// is good until the appliance starts with another one.
+func (a *Appliance) markerKey() (key [32]byte, err error) {
+	versions := a.keyring.Versions()
+	if len(versions) == 0 {
+		return key, domain.ErrLocked
+	}
+	err = a.keyring.Derive(key[:], versions[len(versions)-1], seal.LabelMarker, a.id[:])
+	return key, err
 }
 
 func (a *Appliance) listen(ctx context.Context) (err error) {

@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"hash/maphash"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -9,124 +10,152 @@ import (
 	"github.com/keyrack/keyrack/keystore"
 )
 
-// cache keeps snapshots of keys. Only the store's watch takes them out, before
-// the change's own Update returns; eviction is the other way. Safe for
-// concurrent use.
-type cache struct {
-	shards  [16]shard
-	budgets sync.Map // api.AccountID -> *atomic.Int64, see keptKeys
+// snapshot is what is kept in memory of rows: *key or *alias.
+type snapshot interface {
+	comparable
+	referred() *atomic.Bool // used since the cache's hand last passed
 }
 
-// shard is a part of the cache, evicted by the CLOCK algorithm.
-type shard struct {
+// shard is a part of a cache, evicted by the CLOCK algorithm. Only the store's
+// watch takes snapshots out, before the change's own Update returns; eviction is
+// the other way. Safe for concurrent use.
+type shard[K comparable, V snapshot] struct {
 	mu      sync.RWMutex
-	keys    map[api.KeyID]*key // guarded by mu; nil for a key that was dropped and not read again
-	ring    []api.KeyID        // guarded by mu; the ids in keys
+	kept    map[K]V // guarded by mu; nil for one that was dropped and not read again
+	ring    []K     // guarded by mu; the names in kept
 	hand    int
 	most    int
 	changed keystore.Revision // guarded by mu; of the newest change delivered
 	closed  bool              // guarded by mu
 }
 
-func newCache(most int) *cache {
-	c := new(cache)
-	for i := range c.shards {
-		c.shards[i].keys, c.shards[i].most = map[api.KeyID]*key{}, most/len(c.shards)
+func (s *shard[K, V]) init(most int) { s.kept, s.most = map[K]V{}, max(1, most) }
+
+// use marks v as used, and returns it.
+func use[V snapshot](v V) V {
+	var none V
+	if v != none && !v.referred().Load() {
+		v.referred().Store(true)
 	}
-	return c
+	return v
 }
 
-// shard spreads by a byte of the id, which is random.
-func (c *cache) shard(id api.KeyID) *shard { return &c.shards[int(id[15])%len(c.shards)] }
-
-func (c *cache) get(id api.KeyID) *key {
-	s := c.shard(id)
-	s.mu.RLock()
-	k := s.keys[id]
-	s.mu.RUnlock()
-	if k != nil && !k.referred.Load() {
-		k.referred.Store(true)
-	}
-	return k
-}
-
-// put keeps k, read at revision seen, unless a change was delivered after that:
-// then k may be old already.
-func (c *cache) put(k *key, seen keystore.Revision) {
-	s := c.shard(k.id)
+// put keeps v, read at revision seen, unless a change was delivered after that:
+// then v may be old already.
+func (s *shard[K, V]) put(name K, v V, seen keystore.Revision) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || s.changed > seen {
 		return
 	}
-	if _, known := s.keys[k.id]; !known {
+	if _, known := s.kept[name]; !known {
 		s.makeRoom()
-		s.ring = append(s.ring, k.id)
+		s.ring = append(s.ring, name)
 	}
-	s.keys[k.id] = k
+	s.kept[name] = v
 }
 
-// makeRoom evicts keys that were not used since the hand last passed, until
-// one more fits.
-func (s *shard) makeRoom() {
+// makeRoom evicts what was not used since the hand last passed, until one more
+// fits.
+func (s *shard[K, V]) makeRoom() {
+	var none V
 	for len(s.ring) >= s.most {
 		s.hand %= len(s.ring)
-		id := s.ring[s.hand]
-		if k := s.keys[id]; k != nil && k.referred.Swap(false) {
+		name := s.ring[s.hand]
+		if v := s.kept[name]; v != none && v.referred().Swap(false) {
 			s.hand++
 			continue
 		}
-		delete(s.keys, id)
+		delete(s.kept, name)
 		last := len(s.ring) - 1
 		s.ring[s.hand] = s.ring[last]
 		s.ring = s.ring[:last]
 	}
 }
 
-// drop forgets a key because of a change at a revision.
-func (c *cache) drop(id api.KeyID, at keystore.Revision) {
-	s := c.shard(id)
+// drop forgets a snapshot because of a change at a revision.
+func (s *shard[K, V]) drop(name K, at keystore.Revision) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.keys[id] != nil {
-		s.keys[id] = nil
+	if _, known := s.kept[name]; known {
+		var none V
+		s.kept[name] = none
 	}
 	s.changed = max(s.changed, at)
 }
 
-// forget drops the snapshot k, if it is still the one.
-func (c *cache) forget(k *key) {
-	s := c.shard(k.id)
+// forget drops the snapshot v, if it is still the one.
+func (s *shard[K, V]) forget(name K, v V) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.keys[k.id] == k {
-		s.keys[k.id] = nil
+	if s.kept[name] == v {
+		var none V
+		s.kept[name] = none
 	}
 }
 
-// shed forgets every key that was not used since the hand last passed, and at
+// shed forgets everything that was not used since the hand last passed, and at
 // least half of all.
-func (c *cache) shed() {
-	for i := range c.shards {
-		s := &c.shards[i]
-		s.mu.Lock()
-		most := s.most
-		s.most = len(s.ring)/2 + 1
-		s.makeRoom()
-		s.most = most
-		s.mu.Unlock()
-	}
+func (s *shard[K, V]) shed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	most := s.most
+	s.most = len(s.ring)/2 + 1
+	s.makeRoom()
+	s.most = most
 }
 
 // close forgets everything, for good: changes are no longer heard of.
+func (s *shard[K, V]) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	clear(s.kept)
+	s.ring = nil
+}
+
+// cache keeps snapshots of keys. Safe for concurrent use.
+type cache struct {
+	shards  [16]shard[api.KeyID, *key]
+	budgets sync.Map // api.AccountID -> *atomic.Int64, see keptKeys
+}
+
+func newCache(most int) *cache {
+	c := new(cache)
+	for i := range c.shards {
+		c.shards[i].init(most / len(c.shards))
+	}
+	return c
+}
+
+// shard spreads by a byte of the id, which is random.
+func (c *cache) shard(id api.KeyID) *shard[api.KeyID, *key] {
+	return &c.shards[int(id[15])%len(c.shards)]
+}
+
+func (c *cache) get(id api.KeyID) *key {
+	s := c.shard(id)
+	s.mu.RLock()
+	k := s.kept[id]
+	s.mu.RUnlock()
+	return use(k)
+}
+
+func (c *cache) put(k *key, seen keystore.Revision) { c.shard(k.id).put(k.id, k, seen) }
+
+func (c *cache) drop(id api.KeyID, at keystore.Revision) { c.shard(id).drop(id, at) }
+
+func (c *cache) forget(k *key) { c.shard(k.id).forget(k.id, k) }
+
+func (c *cache) shed() {
+	for i := range c.shards {
+		c.shards[i].shed()
+	}
+}
+
 func (c *cache) close() {
 	for i := range c.shards {
-		s := &c.shards[i]
-		s.mu.Lock()
-		s.closed = true
-		clear(s.keys)
-		s.ring = nil
-		s.mu.Unlock()
+		c.shards[i].close()
 	}
 }
 
@@ -135,7 +164,7 @@ func (c *cache) expire(now time.Time) {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.RLock()
-		for _, k := range s.keys {
+		for _, k := range s.kept {
 			if k != nil {
 				k.current.expire(now)
 			}
@@ -153,4 +182,41 @@ func (c *cache) budget(a api.AccountID) *atomic.Int64 {
 		b, _ = c.budgets.LoadOrStore(a, fresh)
 	}
 	return b.(*atomic.Int64)
+}
+
+// aliases keeps which key an alias names. Safe for concurrent use.
+type aliases struct {
+	seed   maphash.Seed
+	shards [16]shard[aliasID, *alias]
+}
+
+func newAliases(most int) *aliases {
+	c := &aliases{seed: maphash.MakeSeed()}
+	for i := range c.shards {
+		c.shards[i].init(most / len(c.shards))
+	}
+	return c
+}
+
+// get takes the name as bytes of the request: looking it up copies nothing.
+func (c *aliases) get(account api.AccountID, name []byte) *alias {
+	s := &c.shards[maphash.Bytes(c.seed, name)%uint64(len(c.shards))]
+	s.mu.RLock()
+	a := s.kept[aliasID{account, string(name)}]
+	s.mu.RUnlock()
+	return use(a)
+}
+
+func (c *aliases) shard(id aliasID) *shard[aliasID, *alias] {
+	return &c.shards[maphash.String(c.seed, id.name)%uint64(len(c.shards))]
+}
+
+func (c *aliases) put(a *alias, seen keystore.Revision) { c.shard(a.id).put(a.id, a, seen) }
+
+func (c *aliases) drop(id aliasID, at keystore.Revision) { c.shard(id).drop(id, at) }
+
+func (c *aliases) close() {
+	for i := range c.shards {
+		c.shards[i].close()
+	}
 }

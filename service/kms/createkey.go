@@ -15,7 +15,7 @@ import (
 	"github.com/keyrack/keyrack/keystore"
 )
 
-// CreateKey makes a symmetric encryption key in the caller's account. The key
+// CreateKey makes a symmetric encryption key in the caller's account, and lists it there. The key
 // is answered only after it was read back from the store and its material gave
 // the id it was stored under. (AWS KMS API Reference, CreateKey.)
 func (s *Service) CreateKey(c *access.Call, in *kmsapi.CreateKeyRequest, out *kmsapi.CreateKeyResponse) error {
@@ -114,6 +114,9 @@ func (s *Service) putKey(tx keystore.Tx, k *key, secret []byte) error {
 	value.Bytes()[0] = materialTag
 	copy(value.Bytes()[1:], secret)
 	if err := tx.Put(materialName(k.id, k.row.Current), value.Bytes()); err != nil {
+		return err
+	}
+	if err := tx.Put(listingName(k.account, k.id), listed); err != nil {
 		return err
 	}
 	return tx.Put(keyName(k.id), row)

@@ -36,11 +36,8 @@ func (s *Service) keyOf(c *access.Call, in *kmsapi.DecryptRequest) (*key, error)
 	if in.KeyId.Form == api.RefAbsent {
 		return s.keyNamedBy(c, &h)
 	}
-	k, err := s.resolve(c, &in.KeyId)
+	k, err := s.admitted(c, &in.KeyId)
 	if err != nil {
-		return nil, err
-	}
-	if err := c.Admit(k); err != nil {
 		return nil, err
 	}
 	if ok && h.KeyID != k.id {

@@ -13,11 +13,8 @@ func (s *Service) Encrypt(c *access.Call, in *kmsapi.EncryptRequest, out *kmsapi
 	if err := noGrantTokens(in.GrantTokens); err != nil {
 		return err
 	}
-	k, err := s.resolve(c, &in.KeyId)
+	k, err := s.admitted(c, &in.KeyId)
 	if err != nil {
-		return err
-	}
-	if err := c.Admit(k); err != nil {
 		return err
 	}
 	if err := k.usable(in.EncryptionAlgorithm); err != nil {

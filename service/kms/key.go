@@ -1,6 +1,8 @@
 package kms
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -16,15 +18,17 @@ import (
 // with it everything that was computed from it. It is the access.Resource of
 // the operations on it.
 type key struct {
-	id       api.KeyID
-	account  api.AccountID
-	arn      string
-	multi    bool
-	row      keyRow
-	rules    *policy.Rules
-	current  *material
-	referred atomic.Bool // used since the cache's hand last passed
+	id      api.KeyID
+	account api.AccountID
+	arn     string
+	multi   bool
+	row     keyRow
+	rules   *policy.Rules
+	current *material
+	since   atomic.Bool // used since the cache's hand last passed
 }
+
+func (k *key) referred() *atomic.Bool { return &k.since }
 
 // ARN returns the key's ARN.
 func (k *key) ARN() string { return k.arn }
@@ -35,8 +39,8 @@ func (k *key) Rules() *policy.Rules { return k.rules }
 // usable says whether the key can serve an algorithm now: the order and the
 // words are AWS's, after access.
 func (k *key) usable(a kmsapi.EncryptionAlgorithm) error {
-	if k.row.State != kmsapi.StateEnabled {
-		return api.Errorf(api.KindInvalidState, "%s is %s.", k.arn, k.row.State)
+	if err := usableStates.refuse(k.arn, k.row.State); err != nil {
+		return err
 	}
 	if a != kmsapi.SymmetricDefault {
 		return api.Errorf(api.KindInvalidKeyUsage, "%s has KeySpec %s, which does not offer the algorithm %s", k.arn, k.row.Spec, a)
@@ -66,10 +70,49 @@ type keyRow struct {
 	Origin      kmsapi.KeyOrigin  `cbor:"6,keyasint"`
 	State       kmsapi.KeyState   `cbor:"7,keyasint"`
 	Manager     kmsapi.KeyManager `cbor:"8,keyasint"`
-	Current     []byte            `cbor:"9,keyasint"` // KeyMaterialId, 32 bytes
+	Current     []byte            `cbor:"9,keyasint"`  // KeyMaterialId, 32 bytes
+	Aliases     uint16            `cbor:"10,keyasint"` // how many aliases name the key
 }
 
 const keyFormat = 1
+
+// parseKeyRow reads a key's row and returns it with the account it names.
+func parseKeyRow(b []byte) (r keyRow, account api.AccountID, err error) {
+	if err := cbor.Unmarshal(b, &r); err != nil {
+		return r, account, fmt.Errorf("key row: %w", err)
+	}
+	if r.Format != keyFormat || len(r.Current) != 32 {
+		return r, account, fmt.Errorf("key row has format %d, want %d", r.Format, keyFormat)
+	}
+	if account, err = api.ParseAccountID(r.Account); err != nil {
+		err = fmt.Errorf("key row: %w", err)
+	}
+	return r, account, err
+}
+
+// changeKey rewrites the row of k as it stands in the transaction: another
+// change may have come after the snapshot that the door was asked for.
+func (s *Service) changeKey(tx keystore.Tx, k *key, change func(*keyRow) error) error {
+	before, err := tx.Get(keyName(k.id))
+	if errors.Is(err, keystore.ErrNotFound) {
+		return s.noKey(k.account, k.id, k.multi)
+	}
+	if err != nil {
+		return err
+	}
+	row, _, err := parseKeyRow(before)
+	if err != nil {
+		return err
+	}
+	if err := change(&row); err != nil {
+		return err
+	}
+	after, err := cbor.Marshal(&row)
+	if err != nil || bytes.Equal(before, after) {
+		return err
+	}
+	return tx.Put(keyName(k.id), after)
+}
 
 func (r *keyRow) metadata(id api.KeyID, account api.AccountID, arn string) kmsapi.KeyMetadata {
 	return kmsapi.KeyMetadata{
@@ -85,6 +128,11 @@ func (r *keyRow) metadata(id api.KeyID, account api.AccountID, arn string) kmsap
 const materialTag = 1 // 256-bit symmetric material
 
 func keyName(id api.KeyID) keystore.Name { return keystore.MakeName(keystore.SpaceKey, string(id[:])) }
+
+// listingName returns the name of the row that lists a key under its account.
+func listingName(a api.AccountID, id api.KeyID) keystore.Name {
+	return keystore.MakeName(keystore.SpaceAccountKey, string(a[:]), string(id[:]))
+}
 
 func materialName(id api.KeyID, material []byte) keystore.Name {
 	return keystore.MakeName(keystore.SpaceMaterial, string(id[:]), string(material))
@@ -109,14 +157,8 @@ func (s *Service) readKey(r keystore.Reader, id api.KeyID) (*key, error) {
 		return nil, err
 	}
 	k := &key{id: id}
-	if err := cbor.Unmarshal(b, &k.row); err != nil {
-		return nil, fmt.Errorf("key row: %w", err)
-	}
-	if k.row.Format != keyFormat || len(k.row.Current) != 32 {
-		return nil, fmt.Errorf("key row has format %d, want %d", k.row.Format, keyFormat)
-	}
-	if k.account, err = api.ParseAccountID(k.row.Account); err != nil {
-		return nil, fmt.Errorf("key row: %w", err)
+	if k.row, k.account, err = parseKeyRow(b); err != nil {
+		return nil, err
 	}
 	k.arn, k.rules = s.realm.KeyARN(k.account, id, k.multi), policy.AccountRoot(k.account)
 	k.current, err = s.readMaterial(r, k)

@@ -1,0 +1,41 @@
+package kms
+
+import (
+	"github.com/keyrack/keyrack/access"
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/api/kmsapi"
+	"github.com/keyrack/keyrack/internal/work"
+	"github.com/keyrack/keyrack/keystore"
+)
+
+// EnableKey makes a key usable again, from the next request of every connection
+// on. A key that is enabled stays so. (AWS KMS API Reference, EnableKey.)
+func (s *Service) EnableKey(c *access.Call, in *kmsapi.EnableKeyRequest, _ *kmsapi.EnableKeyResponse) error {
+	return s.switchKey(c, &in.KeyId, kmsapi.StateEnabled)
+}
+
+// DisableKey ends all use of a key, from the next request of every connection
+// on. A key that is disabled stays so. (AWS KMS API Reference, DisableKey.)
+func (s *Service) DisableKey(c *access.Call, in *kmsapi.DisableKeyRequest, _ *kmsapi.DisableKeyResponse) error {
+	return s.switchKey(c, &in.KeyId, kmsapi.StateDisabled)
+}
+
+func (s *Service) switchKey(c *access.Call, ref *api.KeyRef, to kmsapi.KeyState) error {
+	k, err := s.ownAdmitted(c, ref)
+	if err != nil {
+		return err
+	}
+	if err := switchedStates.refuse(k.arn, k.row.State); err != nil {
+		return err
+	}
+	if err := c.Need(work.Store); err != nil {
+		return err
+	}
+	return c.Update(s.store, func(tx keystore.Tx) error {
+		return s.changeKey(tx, k, func(r *keyRow) error {
+			err := switchedStates.refuse(k.arn, r.State)
+			r.State = to
+			return err
+		})
+	})
+}
