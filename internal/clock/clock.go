@@ -5,8 +5,9 @@
 // takes a *Clock and never calls time.Now itself, so that a test moves time without waiting for it.
 //
 // It does not judge whether the time is true: a wall clock that jumps forward takes the reading
-// with it. While one that was set back is behind, the reading goes on with the monotonic clock, so
-// that what is to end after a minute ends after a minute. It has no timers.
+// with it. While one that was set back, or that never knew the time ([Clock.Floor]), is behind, the
+// reading goes on with the monotonic clock, so that what is to end after a minute ends after a
+// minute. It has no timers, and remembers nothing of an earlier process.
 package clock
 
 import (
@@ -21,7 +22,7 @@ type Clock struct {
 	// monotonic clock, which never does.
 	read func() (wall, mono int64)
 	// ahead is by how much the reading is ahead of the monotonic clock: the most that the wall
-	// clock ever was. It only grows, so the reading never goes back.
+	// clock or a floor ever was. It only grows, so the reading never goes back.
 	ahead atomic.Int64
 }
 
@@ -61,18 +62,42 @@ func (c *Clock) Now() time.Time {
 	return time.UnixMicro(c.micros()).UTC()
 }
 
+// Floor makes every later Now return at least t, rounded up to a whole microsecond, and go on from
+// there while the wall clock is behind: t is a time that an earlier process has seen. A t that was
+// passed already changes nothing.
+func (c *Clock) Floor(t time.Time) {
+	_, mono := c.read()
+	c.raise(t.Add(time.Microsecond-1).UnixMicro() - mono)
+}
+
+// Behind returns how far the wall clock is behind what Now gives out, 0 while it is not. Less than
+// a second counts as 0: the two clocks are not read in one instant.
+func (c *Clock) Behind() time.Duration {
+	wall, mono := c.read()
+	behind := time.Duration(c.ahead.Load()-(wall-mono)) * time.Microsecond
+	if behind < time.Second {
+		return 0
+	}
+	return behind
+}
+
 // micros returns the wall's reading, or where that is behind what was given out, the monotonic
 // clock's. While the wall clock is steady the callers only read ahead, so that its cache line is
 // not fought over.
 func (c *Clock) micros() int64 {
 	wall, mono := c.read()
+	return mono + c.raise(wall-mono)
+}
+
+// raise makes ahead at least least, and returns it.
+func (c *Clock) raise(least int64) int64 {
 	for {
 		ahead := c.ahead.Load()
-		if wall-mono <= ahead {
-			return mono + ahead
+		if least <= ahead {
+			return ahead
 		}
-		if c.ahead.CompareAndSwap(ahead, wall-mono) {
-			return wall
+		if c.ahead.CompareAndSwap(ahead, least) {
+			return least
 		}
 	}
 }
