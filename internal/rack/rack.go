@@ -188,8 +188,17 @@ func (a *Appliance) unlock(ctx context.Context) (err error) {
 		return err
 	}
 	a.onClose(func(context.Context) error { a.keyring.Lock(); return nil })
-	a.store = sealed.New(a.cfg.Store, a.keyring, a.id)
-	return a.keyring.Unlock(ctx)
+	// The one node of an appliance has the appliance's id.
+	if err = sealed.Create(ctx, a.cfg.Store, a.keyring, a.id, a.id); err != nil {
+		return err
+	}
+	store, err := sealed.Open(ctx, a.cfg.Store, a.keyring, a.id, a.id)
+	if err != nil {
+		return err
+	}
+	a.onClose(func(context.Context) error { return store.Close() })
+	a.store = store
+	return nil
 }
 
 func (a *Appliance) startServices(ctx context.Context) (err error) {

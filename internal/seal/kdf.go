@@ -20,7 +20,7 @@ var (
 	LabelMaterialID = Label{'i', '1'} // material: KeyMaterialId 32; key id 16
 	LabelBucket     = Label{'w', '1'} // domain key: key that seals bucket rows; appliance id 16
 	LabelRecord     = Label{'r', '1'} // bucket key: prk of one record; appliance id 16 ‖ bucket 2 ‖ number 4 ‖ salt 24
-	LabelState      = Label{'s', '1'} // domain key: key of bucket digests and of the state root; fixed by its first user
+	LabelState      = Label{'s', '1'} // domain key: key of bucket digests and of the state root; appliance id 16
 	LabelName       = Label{'n', '1'} // domain key: key of name hashes; appliance id 16
 	LabelToken      = Label{'t', '1'} // domain key: key of session, grant and import tokens; fixed by its first user
 	LabelAudit      = Label{'a', '1'} // token key: first MAC key of an audit log's start; nonce 32

@@ -1,8 +1,7 @@
 package sealed
 
 import (
-	"crypto/rand"
-	"encoding/binary"
+	"crypto/subtle"
 	"errors"
 
 	"github.com/keyrack/keyrack/internal/seal"
@@ -10,29 +9,24 @@ import (
 	"github.com/keyrack/keyrack/keystore"
 )
 
+// Bounds of one transaction: locked memory is scarce.
 const (
-	// domainVersion is the version of the domain key whose wrapping key seals bucket rows.
-	domainVersion = 1
-	// keySize is the length of every key here, in bytes.
-	keySize = 32
-
-	// maxValues and maxBytes bound the opened values of one transaction, and maxBuckets its bucket
-	// keys: locked memory is scarce.
-	maxValues  = 128
-	maxBytes   = keystore.MaxBytes
-	maxBuckets = 64
+	maxValues      = 128               // opened values
+	maxBytes       = keystore.MaxBytes // of them
+	maxBuckets     = 64                // opened buckets that are not written
+	maxBucketBytes = keystore.MaxBytes // of all opened buckets
 )
 
-// opener holds the keys and the opened values of one transaction, all in locked memory, and wipes
-// them at its end.
+// opener reads for one transaction. It holds opened buckets and values, all in locked memory, and
+// wipes them at its end.
 type opener struct {
 	store *Store
 	read  func(keystore.Name) ([]byte, error) // a row of the store below
+	at    *version                            // what every row must agree with
 	over  bool
 
-	wrapping *securemem.Buffer // or nil, like names, until it is needed
-	names    *securemem.Buffer
-	buckets  map[uint16]bucketKey
+	buckets     map[uint16]*bucket
+	bucketBytes int
 
 	// values are by name for a second Get; held are all that were handed out, also those that a Put
 	// has replaced since.
@@ -41,30 +35,39 @@ type opener struct {
 	bytes  int
 }
 
-// newOpener returns an opener over read, which is the Get of the transaction below; so bucket rows
-// are read in the same snapshot as records.
-func newOpener(s *Store, read func(keystore.Name) ([]byte, error)) *opener {
-	return &opener{store: s, read: read, buckets: make(map[uint16]bucketKey), values: make(map[keystore.Name]*securemem.Buffer)}
+// newOpener returns an opener over read, the Get of the transaction below, whose snapshot is of
+// version at. It owns one use of at.
+func newOpener(s *Store, read func(keystore.Name) ([]byte, error), at *version) *opener {
+	return &opener{store: s, read: read, at: at, buckets: make(map[uint16]*bucket), values: make(map[keystore.Name]*securemem.Buffer)}
 }
 
 // close wipes everything.
 func (o *opener) close() {
 	o.over = true
-	for _, b := range append(o.held, o.wrapping, o.names) {
+	for _, b := range o.held {
 		b.Free()
 	}
-	o.freeBuckets()
+	for number, b := range o.buckets {
+		o.evict(number, b)
+	}
+	o.store.ledger.release(o.at)
 }
 
 // get returns the value of a row, opened once per transaction. The row is read again each time,
 // since the store below knows whether the transaction may still read.
 func (o *opener) get(n keystore.Name) ([]byte, error) {
 	record, err := o.read(n)
-	if err != nil {
+	switch {
+	case errors.Is(err, keystore.ErrNotFound):
+		if err := o.absent(n); err != nil {
+			return nil, err
+		}
+		return nil, err
+	case err != nil:
 		return nil, err
 	}
 	if value, ok := o.values[n]; ok {
-		return bytes(value), nil
+		return contents(value), nil
 	}
 	if len(o.held) >= maxValues {
 		return nil, keystore.ErrTooManyRows
@@ -79,35 +82,53 @@ func (o *opener) get(n keystore.Name) ([]byte, error) {
 	o.values[n] = value
 	o.held = append(o.held, value)
 	o.bytes += len(record)
-	return bytes(value), nil
+	return contents(value), nil
 }
 
 // forget makes the next get open the row anew.
 func (o *opener) forget(n keystore.Name) { delete(o.values, n) }
 
-// bytes returns what a buffer holds; the nil one holds the empty value.
-func bytes(b *securemem.Buffer) []byte {
+// contents returns what a buffer holds; the nil one holds the empty value.
+func contents(b *securemem.Buffer) []byte {
 	if b == nil {
 		return []byte{}
 	}
 	return b.Bytes()
 }
 
+// absent proves that there is no row of this name.
+func (o *opener) absent(n keystore.Name) error {
+	at := o.store.locate(n)
+	b, err := o.bucket(at.bucket)
+	if err != nil {
+		return err
+	}
+	if _, listed := b.mark(at.hash); listed && !unchecked.Load() {
+		return broken(n, "was removed")
+	}
+	return nil
+}
+
 // open returns the value of a record in locked memory that the caller owns, nil for the empty
-// value.
+// value, when the record is the one that its bucket lists.
 func (o *opener) open(n keystore.Name, record []byte) (*securemem.Buffer, error) {
-	b, err := o.bucketOf(n)
+	at := o.store.locate(n)
+	b, err := o.bucket(at.bucket)
 	if err != nil {
 		return nil, err
 	}
-	key, err := o.bucketKey(b)
-	if errors.Is(err, keystore.ErrNotFound) {
-		return nil, broken(bucketName(b))
+	r, ok := seal.ParseRecord(record)
+	if !ok || len(record) > keystore.MaxValue+seal.RecordOverhead {
+		return nil, broken(n, "is not a record")
 	}
-	if err != nil {
-		return nil, err
+	mark, listed := b.mark(at.hash)
+	switch {
+	case b.mem == nil, !listed && !unchecked.Load():
+		return nil, broken(n, "was brought back, or written by someone else")
+	case mark != r.Mark && !unchecked.Load():
+		return nil, broken(n, "is not the record that was written last")
 	}
-	return openRecord(key.key(), o.store.place(b, key.number), n, record)
+	return openRecord(b.key(), o.store.place(at.bucket, b.number()), n, record)
 }
 
 // openRecord opens a record into locked memory. Whatever is wrong with the record, the answer is
@@ -120,122 +141,72 @@ func openRecord(key []byte, p seal.Place, n keystore.Name, record []byte) (*secu
 			return nil, err
 		}
 	}
-	if _, err := seal.OpenRecord(bytes(value)[:0], key, p, n.Append(nil), record); err != nil {
+	if _, err := seal.OpenRecord(contents(value)[:0], key, p, n.Append(nil), record); err != nil {
 		value.Free()
-		return nil, broken(n)
+		return nil, broken(n, "does not open")
 	}
 	return value, nil
 }
 
-// place says where records of a bucket live that are sealed with the key of this number.
-func (s *Store) place(b uint16, number uint32) seal.Place {
-	return seal.Place{Appliance: s.appliance, Bucket: b, Number: number}
+// bucket returns an opened bucket, which agrees with the hash tree; the zero bucket where it has no
+// row. It is valid until the next call, longer only when it is dirty.
+func (o *opener) bucket(number uint16) (*bucket, error) {
+	if b, ok := o.buckets[number]; ok {
+		return b, nil
+	}
+	row, err := o.read(bucketName(number))
+	absent := errors.Is(err, keystore.ErrNotFound)
+	if err != nil && !absent {
+		return nil, err
+	}
+	if err := o.makeRoom(len(row)); err != nil {
+		return nil, err
+	}
+	b := new(bucket)
+	switch {
+	case !absent:
+		if b, err = o.openBucket(number, row); err != nil {
+			return nil, err
+		}
+	case o.at.tree.leaf(number) != nil && !unchecked.Load():
+		return nil, broken(bucketName(number), "was removed")
+	}
+	o.buckets[number] = b
+	o.bucketBytes += b.size()
+	return b, nil
 }
 
-// bucketOf returns the bucket of a name. The hash is keyed so that nobody who chooses names can
-// crowd one bucket, nor learn from the names which rows share a key.
-func (o *opener) bucketOf(n keystore.Name) (uint16, error) {
-	key, err := o.derived(&o.names, seal.LabelName)
-	if err != nil {
-		return 0, err
-	}
-	return binary.BigEndian.Uint16(seal.MAC(nil, key, n.Append(nil))), nil
-}
-
-// derived returns a key of the appliance, which it keeps in *at. It is derived anew in every
-// transaction, so that a locked appliance has none.
-func (o *opener) derived(at **securemem.Buffer, label seal.Label) ([]byte, error) {
-	if *at != nil {
-		return (*at).Bytes(), nil
-	}
-	key, err := securemem.New(keySize)
+// openBucket opens a row once it is proved to be the one that the hash tree stands on.
+func (o *opener) openBucket(number uint16, row []byte) (*bucket, error) {
+	leaf, version, err := o.at.keys.parseLeaf(number, row)
 	if err != nil {
 		return nil, err
 	}
-	if err := o.store.keys.Derive(key.Bytes(), domainVersion, label, o.store.appliance[:]); err != nil {
-		key.Free()
-		return nil, err
+	want := o.at.tree.leaf(number).value()
+	if subtle.ConstantTimeCompare(leaf.sum[:], want[:]) != 1 && !unchecked.Load() {
+		return nil, broken(bucketName(number), "is not the row that was written last")
 	}
-	*at = key
-	return key.Bytes(), nil
+	return version.openBucket(o.store.appliance, number, row)
 }
 
-// bucketKey is the value of a bucket row as it is stored: number 4 ‖ key 32.
-type bucketKey struct {
-	*securemem.Buffer
-	number uint32
+// makeRoom wipes opened buckets that are not needed when there are too many for another one.
+func (o *opener) makeRoom(size int) error {
+	if len(o.buckets) < maxBuckets && o.bucketBytes+size <= maxBucketBytes {
+		return nil
+	}
+	for number, b := range o.buckets {
+		if !b.dirty() {
+			o.evict(number, b)
+		}
+	}
+	if o.bucketBytes+size > maxBucketBytes {
+		return keystore.ErrTooLarge
+	}
+	return nil
 }
 
-// bucketValueSize is the one length that the value of a bucket row has.
-const bucketValueSize = 4 + keySize
-
-// key returns the 32 bytes that seal records, in locked memory.
-func (k bucketKey) key() []byte { return k.Bytes()[4:] }
-
-// newBucketKey draws the first key of a bucket.
-func newBucketKey() (bucketKey, error) {
-	b, err := securemem.New(bucketValueSize)
-	if err != nil {
-		return bucketKey{}, err
-	}
-	binary.BigEndian.PutUint32(b.Bytes(), 1)
-	_, _ = rand.Read(b.Bytes()[4:]) // never fails: it ends the program rather than return an error
-	return bucketKey{b, 1}, nil
-}
-
-// bucketKey returns the key of a bucket, or ErrNotFound when the bucket has no row: for a read of a
-// record that is damage, for the first write it is the bucket's beginning.
-func (o *opener) bucketKey(b uint16) (bucketKey, error) {
-	if key, ok := o.buckets[b]; ok {
-		return key, nil
-	}
-	row, err := o.read(bucketName(b))
-	if err != nil {
-		return bucketKey{}, err
-	}
-	wrapping, err := o.derived(&o.wrapping, seal.LabelBucket)
-	if err != nil {
-		return bucketKey{}, err
-	}
-	value, err := openRecord(wrapping, o.store.place(b, domainVersion), bucketName(b), row)
-	if err != nil {
-		return bucketKey{}, err
-	}
-	if len(bytes(value)) != bucketValueSize {
-		value.Free()
-		return bucketKey{}, broken(bucketName(b))
-	}
-	key := bucketKey{value, binary.BigEndian.Uint32(value.Bytes())}
-	o.keep(b, key)
-	return key, nil
-}
-
-// keep remembers a bucket's key for the rest of the transaction, or until there are too many.
-func (o *opener) keep(b uint16, key bucketKey) {
-	if len(o.buckets) >= maxBuckets {
-		o.freeBuckets()
-	}
-	o.buckets[b] = key
-}
-
-// freeBuckets wipes the bucket keys; the next one needed is opened from its row again.
-func (o *opener) freeBuckets() {
-	for b, key := range o.buckets {
-		key.Free()
-		delete(o.buckets, b)
-	}
-}
-
-// sealBucket returns the row of a bucket with this key.
-func (o *opener) sealBucket(b uint16, key bucketKey) ([]byte, error) {
-	wrapping, err := o.derived(&o.wrapping, seal.LabelBucket)
-	if err != nil {
-		return nil, err
-	}
-	return seal.SealRecord(nil, wrapping, o.store.place(b, domainVersion), bucketName(b).Append(nil), key.Bytes())
-}
-
-// bucketName returns the name of a bucket's row.
-func bucketName(b uint16) keystore.Name {
-	return keystore.MakeName(keystore.SpaceBucket, string(binary.BigEndian.AppendUint16(nil, b)))
+func (o *opener) evict(number uint16, b *bucket) {
+	o.bucketBytes -= b.size()
+	b.free()
+	delete(o.buckets, number)
 }

@@ -1,17 +1,25 @@
-// Package sealed is a keystore.Store that encrypts and authenticates every value before it reaches
-// the store below, under keys that come from the domain key.
+// Package sealed is a keystore.Store that believes nothing of the store below it: it encrypts and
+// authenticates every value, and proves at each read that what it got is what it wrote last.
 //
-// Read [Store], [Keys] and FORMAT.md. Rows are spread over 65,536 buckets by a keyed hash of their
-// names. Each bucket has a random key of its own, kept in a row of its own under a key derived from
-// the domain key; so a new domain key means new bucket rows and no new records.
+// Read [Create], [Open] and [Store], then FORMAT.md. Rows are spread over 65,536 buckets by a keyed
+// hash of their names. Each bucket has a row of its own: a random key that seals the bucket's
+// records, and an index of them. The digests of all bucket rows are the leaves of a hash tree, whose
+// root, with a generation that every change raises, is in the anchor row. Keys come from the domain
+// key; so a new domain key means new bucket rows and no new records ([Store.Rekey]).
 //
-// Who can write to the medium learns names, sizes and times, and no values. He cannot change a
-// value, move it to another name, or bring one from another appliance or another bucket key: the
-// read of such a row is [ErrSealBroken]. He can still bring back an older value of the same name,
-// or remove a row; this package does not notice that.
+// Who can write to the medium, also while the appliance runs, learns names, sizes and times, and no
+// values. He can make reads fail with [ErrSealBroken], and nothing else: a row that he changed,
+// moved, brought from elsewhere or from an earlier time, removed or brought back is refused at the
+// read that meets it, also at a read that would find nothing. A process that runs never believes a
+// state older than one it has acknowledged. Two things are not noticed: that a Scan misses rows,
+// which [Store.Check] finds, so no decision rests on a Scan; and that the whole folder was brought
+// back to an earlier state while no process ran, as long as no counter in a token stands against it.
 //
-// It does not hide names, and does not seal the spaces below 16: their owners reach them in the
-// store below.
+// Keys and opened values are in locked memory. The hash tree is not: its nodes are authenticators of
+// what is on the medium, no secrets, and on the ordinary heap with swap off.
+//
+// The package does not hide names, and does not seal the spaces below 16: their owners reach them in
+// the store below, or beside sealed rows by [Store.UpdateBoth].
 package sealed
 
 import (
@@ -19,67 +27,152 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"sync"
+	"sync/atomic"
 
 	"github.com/keyrack/keyrack/internal/seal"
+	"github.com/keyrack/keyrack/internal/securemem"
 	"github.com/keyrack/keyrack/keystore"
 )
 
-// ErrSealBroken says that a row is not what this appliance sealed under its name, or that the row
-// of its bucket is not. The error that wraps it names the row.
-var ErrSealBroken = errors.New("keystore/sealed: seal is broken")
+// Errors of this package, beside those of keystore.
+var (
+	// ErrSealBroken says that the store below does not hold what this appliance wrote last. The
+	// error that wraps it names the row and says what is wrong with it. It wraps
+	// keystore.ErrDamaged.
+	ErrSealBroken error = sealBroken{}
 
-// broken names the row; names are in clear anyway.
-func broken(n keystore.Name) error { return fmt.Errorf("%w: %s", ErrSealBroken, n) }
+	// ErrExists is returned by Create for a store that is not empty.
+	ErrExists = errors.New("keystore/sealed: the store has sealed rows already")
 
-// Keys derives keys from the domain key, as the keyring does: out is filled with seal.KDF(that
-// version of the domain key, label, context). An error, as of a locked appliance, is handed on as it is by the call that
-// needed the key. Derive is called concurrently.
+	// ErrRotation is wrapped by a step of a rotation that is not the next one.
+	ErrRotation = errors.New("keystore/sealed: not the next step of a rotation")
+)
+
+type sealBroken struct{}
+
+func (sealBroken) Error() string { return "keystore/sealed: seal is broken" }
+func (sealBroken) Unwrap() error { return keystore.ErrDamaged }
+
+// broken names a row, and says of it what is wrong; names are in clear anyway.
+func broken(n keystore.Name, what string) error {
+	return fmt.Errorf("%w: %s: %s", ErrSealBroken, n, what)
+}
+
+// Keys are versions of the domain key, as the keyring hands them out. They are asked by Create and
+// Open, and not kept.
 type Keys interface {
+	// Versions returns one version, or two in ascending order while a rotation is under way; none
+	// while they are not in memory, which is keystore.ErrLocked.
+	Versions() []uint32
+	// Derive fills out with seal.KDF(that version of the domain key, label, context). An error, as
+	// of a locked appliance, is handed on as it is.
 	Derive(out []byte, version uint32, label seal.Label, context []byte) error
 }
 
-// Store seals the rows of another store. It is safe for concurrent use and keeps no key and no
-// value between calls.
+// Store seals the rows of another store. It is safe for concurrent use.
 type Store struct {
 	below     keystore.Store
-	keys      Keys
 	appliance [16]byte
+	node      [16]byte
+	names     *securemem.Buffer // the name key
+	ledger    ledger
+
+	rotation sync.Mutex    // held by Rekey and Retire, which change the set of keys
+	cursor   atomic.Uint32 // the bucket at which Rewrap goes on
 }
 
 var _ keystore.Store = (*Store)(nil)
 
-// New returns a store over below for the appliance with this id. It reads nothing yet: a locked
-// appliance, or a foreign one, shows at the first row. Rows of sealed spaces must not be written to
-// below by anyone else.
-func New(below keystore.Store, keys Keys, appliance [16]byte) *Store {
-	return &Store{below, keys, appliance}
-}
-
 // View implements keystore.Store. Values that Get returns are in locked memory and wiped when f has
 // returned, so a View holds at most 128 of them and 1 MiB in all, and Get answers
 // keystore.ErrTooManyRows or ErrTooLarge beyond; a Scan holds one at a time. Beside the errors of
-// the store below, Get and Scan return those of [Keys], [ErrSealBroken], and securemem's when
-// locked memory is used up.
+// the store below, View, Get and Scan return [ErrSealBroken], and securemem's when locked memory is
+// used up.
 func (s *Store) View(ctx context.Context, f func(keystore.Reader) error) error {
+	return s.view(ctx, func(r *reader) error { return f(r) })
+}
+
+// view runs f over a snapshot whose state root is one that this process knows.
+func (s *Store) view(ctx context.Context, f func(*reader) error) error {
+	floor := s.ledger.announce()
+	waiting := true
+	defer func() {
+		if waiting {
+			s.ledger.withdraw(floor)
+		}
+	}()
 	return s.below.View(ctx, func(r keystore.Reader) error {
-		o := newOpener(s, r.Get)
+		row, err := s.anchorRow(r.Get)
+		if err != nil {
+			return err
+		}
+		at, err := s.ledger.find(row, floor)
+		waiting = false
+		if err != nil {
+			return err
+		}
+		o := newOpener(s, r.Get, at)
 		defer o.close()
 		return f(&reader{o, r})
 	})
 }
 
-// Update implements keystore.Store, with the bounds and errors of [Store.View] for Get.
+// anchorRow returns what the anchor row of this node holds, nil where there is none.
+func (s *Store) anchorRow(get func(keystore.Name) ([]byte, error)) ([]byte, error) {
+	row, err := get(anchorName(s.node))
+	if errors.Is(err, keystore.ErrNotFound) {
+		return nil, nil
+	}
+	return row, err
+}
+
+// Update implements keystore.Store, with the bounds and errors of [Store.View].
 func (s *Store) Update(ctx context.Context, f func(keystore.Tx) error) (keystore.Revision, error) {
-	return s.below.Update(ctx, func(below keystore.Tx) error {
-		keystore.Widen(below)
-		o := newOpener(s, below.Get)
-		defer o.close()
-		t := &tx{opener: o, below: below}
-		if err := f(t); err != nil {
-			return err
-		}
-		return t.meter.Err()
+	return s.update(ctx, func(t *tx) error { return f(t) })
+}
+
+// UpdateBoth is Update over sealed and raw rows at once: all is written or nothing. Of the raw rows,
+// those of this package answer keystore.ErrName, as do sealed rows. Each of the two takes as many
+// rows as an Update, the store below as many as [keystore.Widen] says, this package's own included.
+func (s *Store) UpdateBoth(ctx context.Context, f func(sealed, raw keystore.Tx) error) (keystore.Revision, error) {
+	return s.update(ctx, func(t *tx) error { return f(t, t.raw) })
+}
+
+// update runs f in a transaction and writes what it left changed: bucket rows and the anchor row.
+func (s *Store) update(ctx context.Context, f func(*tx) error) (keystore.Revision, error) {
+	var made *version // by the last run of the function, nil when it changed nothing
+	defer func() { s.ledger.drop(made) }()
+	r, err := s.below.Update(ctx, func(below keystore.Tx) (err error) {
+		s.ledger.drop(made)
+		made, err = s.run(below, f)
+		return err
 	})
+	if err == nil {
+		s.ledger.acknowledge(made)
+		made = nil
+	}
+	return r, err
+}
+
+// run is one run of a transaction. It returns the version that it has made, nil when nothing has
+// changed.
+func (s *Store) run(below keystore.Tx, f func(*tx) error) (*version, error) {
+	keystore.Widen(below)
+	row, err := s.anchorRow(below.Get)
+	if err != nil {
+		return nil, err
+	}
+	at, err := s.ledger.findLatest(row)
+	if err != nil {
+		return nil, err
+	}
+	t := newTx(newOpener(s, below.Get, at), below)
+	defer t.close()
+	if err := f(t); err != nil {
+		return nil, err
+	}
+	return t.finish()
 }
 
 // Watch implements keystore.Store. It tells of sealed rows only.
@@ -104,8 +197,36 @@ func ours(changes []keystore.Change) []keystore.Change {
 	return nil
 }
 
-// Close closes the store below.
-func (s *Store) Close() error { return s.below.Close() }
+// Close closes the store below and wipes the keys.
+func (s *Store) Close() error {
+	err := s.below.Close()
+	s.ledger.end()
+	s.names.Free()
+	return err
+}
+
+// State is what is known of a store without reading it.
+type State struct {
+	Generation uint64   // one more with each change
+	Root       [32]byte // the state root
+	Versions   []uint32 // of the domain key, ascending; two while a rotation is under way
+	Buckets    int      // bucket rows
+	Left       int      // of them, those that are sealed under the older of two versions
+	Rows       int      // sealed rows
+}
+
+// State returns the newest state that is acknowledged.
+func (s *Store) State() State {
+	v := s.ledger.current()
+	state := State{
+		Generation: v.anchor.generation(), Root: [32]byte(v.anchor[rootAt:]), Versions: v.keys.numbers(),
+		Buckets: v.tree.buckets(), Rows: v.tree.records(),
+	}
+	if old := v.keys.older(); old != nil {
+		state.Left = v.tree.sealedBy(old.slot)
+	}
+	return state
+}
 
 // reader is the Reader of a View.
 type reader struct {
@@ -150,7 +271,7 @@ func (r *reader) pass(e keystore.Entry, yield func(keystore.Entry, error) bool) 
 		return err
 	}
 	defer value.Free()
-	if !yield(keystore.Entry{Name: e.Name, Value: bytes(value)}, nil) {
+	if !yield(keystore.Entry{Name: e.Name, Value: contents(value)}, nil) {
 		return errStop
 	}
 	return nil
@@ -158,100 +279,6 @@ func (r *reader) pass(e keystore.Entry, yield func(keystore.Entry, error) bool) 
 
 func (r *reader) Revision() keystore.Revision { return r.below.Revision() }
 
-// tx is the Tx of an Update. It keeps the count of rows that its caller may touch: below, each
-// comes with that of its bucket.
-type tx struct {
-	*opener
-	below keystore.Tx
-	meter keystore.Meter
-}
-
-func (t *tx) Get(n keystore.Name) ([]byte, error) {
-	if err := t.may(n, t.meter.Read(n)); err != nil {
-		return nil, err
-	}
-	value, err := t.get(n)
-	if err != nil && !errors.Is(err, keystore.ErrNotFound) {
-		return nil, t.meter.Fail(err)
-	}
-	return value, err
-}
-
-func (t *tx) Put(n keystore.Name, value []byte) error {
-	if err := t.may(n, t.meter.Write(n, len(value))); err != nil {
-		return err
-	}
-	record, err := t.seal(n, value)
-	if err == nil {
-		err = t.below.Put(n, record)
-	}
-	if err != nil {
-		return t.meter.Fail(err)
-	}
-	return nil
-}
-
-// Delete opens nothing: a row that is broken can be removed.
-func (t *tx) Delete(n keystore.Name) error {
-	if err := t.may(n, t.meter.Write(n, 0)); err != nil {
-		return err
-	}
-	if err := t.below.Delete(n); err != nil {
-		return t.meter.Fail(err)
-	}
-	return nil
-}
-
-// may adds to what the meter said that a transaction ends with its function and reaches sealed rows
-// only.
-func (t *tx) may(n keystore.Name, metered error) error {
-	switch {
-	case t.over:
-		return keystore.ErrClosed
-	case metered != nil:
-		return metered
-	case !ownName(n):
-		return t.meter.Fail(keystore.ErrName)
-	}
-	return nil
-}
-
 // ownName reports whether n is for this layer: below it are rows, of buckets for one, that no
 // service may read or write.
 func ownName(n keystore.Name) bool { return n.Valid() && n.Space().Sealed() }
-
-// seal returns the record of a row and makes the row of its bucket if this is the first record
-// there.
-func (t *tx) seal(n keystore.Name, value []byte) ([]byte, error) {
-	t.forget(n)
-	b, err := t.bucketOf(n)
-	if err != nil {
-		return nil, err
-	}
-	key, err := t.bucketKey(b)
-	if errors.Is(err, keystore.ErrNotFound) {
-		key, err = t.makeBucket(b)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return seal.SealRecord(nil, key.key(), t.store.place(b, key.number), n.Append(nil), value)
-}
-
-// makeBucket draws the first key of a bucket and puts its row.
-func (t *tx) makeBucket(b uint16) (bucketKey, error) {
-	key, err := newBucketKey()
-	if err != nil {
-		return bucketKey{}, err
-	}
-	row, err := t.sealBucket(b, key)
-	if err == nil {
-		err = t.below.Put(bucketName(b), row)
-	}
-	if err != nil {
-		key.Free()
-		return bucketKey{}, err
-	}
-	t.keep(b, key)
-	return key, nil
-}

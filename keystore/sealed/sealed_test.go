@@ -4,10 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -18,23 +17,30 @@ import (
 	"github.com/keyrack/keyrack/keystore/storetest"
 )
 
-// domainKey derives like a keyring that is unlocked; nil is locked.
-type domainKey []byte
+// domainKeys derives like a keyring that holds these versions of the domain key.
+type domainKeys map[uint32][]byte
 
 var errLocked = errors.New("appliance is locked")
 
-func (k domainKey) Derive(out []byte, _ uint32, label seal.Label, context []byte) error {
-	if k == nil {
+func (k domainKeys) Versions() []uint32 { return slices.Sorted(maps.Keys(k)) }
+
+// Derive refuses a version without a key, as a keyring that was locked in between.
+func (k domainKeys) Derive(out []byte, version uint32, label seal.Label, context []byte) error {
+	if k[version] == nil {
 		return errLocked
 	}
-	seal.KDF(out, k, label, context)
+	seal.KDF(out, k[version], label, context)
 	return nil
 }
 
 var (
-	// theKey and theAppliance are those of the example in FORMAT.md.
-	theKey       = domainKey(count(0, 32))
+	// theKeys, theAppliance and theNode are those of the example in FORMAT.md.
+	theKeys      = domainKeys{1: count(0, 32)}
 	theAppliance = [16]byte(count(0xa0, 16))
+	theNode      = [16]byte(count(0xc0, 16))
+
+	anchorName  = keystore.MakeName(keystore.SpaceAnchor, string(theNode[:]))
+	nameKeyName = keystore.MakeName(keystore.SpaceNameKey)
 )
 
 // count returns n bytes that count up.
@@ -50,18 +56,47 @@ func name(i int) keystore.Name {
 	return keystore.MakeName(keystore.SpaceMaterial, string(binary.BigEndian.AppendUint32(nil, uint32(i))))
 }
 
-func put(t *testing.T, s keystore.Store, n keystore.Name, value []byte) {
+// create returns an empty sealed store over below.
+func create(t testing.TB, below keystore.Store) *sealed.Store {
 	t.Helper()
-	if _, err := s.Update(t.Context(), func(tx keystore.Tx) error { return tx.Put(n, value) }); err != nil {
+	if err := sealed.Create(t.Context(), below, theKeys, theAppliance, theNode); err != nil {
+		t.Fatal(err)
+	}
+	return open(t, below, theKeys)
+}
+
+// open opens the sealed store in below, which the test closes.
+func open(t testing.TB, below keystore.Store, keys domainKeys) *sealed.Store {
+	t.Helper()
+	s, err := sealed.Open(t.Context(), below, keys, theAppliance, theNode)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// put writes a row.
+func put(t testing.TB, s keystore.Store, n keystore.Name, value []byte) {
+	t.Helper()
+	if _, err := s.Update(context.Background(), func(tx keystore.Tx) error { return tx.Put(n, value) }); err != nil {
 		t.Fatalf("put %s: %v", n, err)
 	}
 }
 
+// remove deletes a row.
+func remove(t testing.TB, s keystore.Store, n keystore.Name) {
+	t.Helper()
+	if _, err := s.Update(context.Background(), func(tx keystore.Tx) error { return tx.Delete(n) }); err != nil {
+		t.Fatalf("delete %s: %v", n, err)
+	}
+}
+
 // rows returns all rows of a store.
-func rows(t *testing.T, s keystore.Store) map[keystore.Name][]byte {
+func rows(t testing.TB, s keystore.Store) map[keystore.Name][]byte {
 	t.Helper()
 	all := make(map[keystore.Name][]byte)
-	err := s.View(t.Context(), func(r keystore.Reader) error {
+	err := s.View(context.Background(), func(r keystore.Reader) error {
 		for e, err := range r.Scan(keystore.Name{}, keystore.Name{}) {
 			if err != nil {
 				return err
@@ -76,18 +111,30 @@ func rows(t *testing.T, s keystore.Store) map[keystore.Name][]byte {
 	return all
 }
 
-// get reads one row, through a View or an Update.
+// bring makes below hold exactly these rows.
+func bring(t testing.TB, below keystore.Store, to map[keystore.Name][]byte) {
+	t.Helper()
+	for n := range rows(t, below) {
+		if _, keep := to[n]; !keep {
+			remove(t, below, n)
+		}
+	}
+	for n, value := range to {
+		put(t, below, n, value)
+	}
+}
+
+// get reads a row in a View or in an Update.
 func get(s keystore.Store, update bool, n keystore.Name) (value []byte, err error) {
-	ctx := context.Background()
 	if update {
-		_, err = s.Update(ctx, func(tx keystore.Tx) error {
+		_, err = s.Update(context.Background(), func(tx keystore.Tx) error {
 			v, err := tx.Get(n)
 			value = bytes.Clone(v)
 			return err
 		})
 		return value, err
 	}
-	err = s.View(ctx, func(r keystore.Reader) error {
+	err = s.View(context.Background(), func(r keystore.Reader) error {
 		v, err := r.Get(n)
 		value = bytes.Clone(v)
 		return err
@@ -95,117 +142,8 @@ func get(s keystore.Store, update bool, n keystore.Name) (value []byte, err erro
 	return value, err
 }
 
-func TestSealedMemory(t *testing.T) {
-	t.Parallel()
-	storetest.Run(t, func(*testing.T) keystore.Store { return sealed.New(keystore.NewMemory(), theKey, theAppliance) })
-}
-
-// exampleName is the row of the example in FORMAT.md.
-var exampleName = keystore.MakeName(keystore.SpaceAlias, "000000000042", "billing")
-
-// example returns what FORMAT.md says that the medium holds.
-func example(t testing.TB) map[keystore.Name][]byte {
-	t.Helper()
-	doc, err := os.ReadFile("FORMAT.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(doc), "```rows\n")
-	lines, _, _ := strings.Cut(rest, "```")
-	all := make(map[keystore.Name][]byte)
-	for line := range strings.Lines(lines) {
-		encoded, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		n, err := keystore.ParseName(unhex(t, encoded))
-		if err != nil {
-			t.Fatalf("%q: %v", encoded, err)
-		}
-		all[n] = unhex(t, value)
-	}
-	return all
-}
-
-func unhex(t testing.TB, s string) []byte {
-	t.Helper()
-	b, err := hex.DecodeString(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-func TestFormatExample(t *testing.T) {
-	t.Parallel()
-	below := keystore.NewMemory()
-	defer below.Close()
-	for n, value := range example(t) {
-		put(t, below, n, value)
-	}
-	got, err := get(sealed.New(below, theKey, theAppliance), false, exampleName)
-	if string(got) != "a row" || err != nil {
-		t.Errorf("the example is %q, %v, want %q", got, err, "a row")
-	}
-}
-
-// TestBelowHasNoPlaintext looks at what the medium gets: a bucket row and a record of the
-// documented sizes, and the value nowhere.
-func TestBelowHasNoPlaintext(t *testing.T) {
-	t.Parallel()
-	below := keystore.NewMemory()
-	s := sealed.New(below, theKey, theAppliance)
-	defer s.Close()
-	value := []byte("a value that should not be seen")
-	put(t, s, name(1), value)
-	first := rows(t, below)
-	put(t, s, name(1), value)
-	second := rows(t, below)
-	if len(first) != 2 || len(second) != 2 || bytes.Equal(first[name(1)], second[name(1)]) {
-		t.Errorf("%d rows, then %d; the same value sealed twice is equal: %v", len(first), len(second), bytes.Equal(first[name(1)], second[name(1)]))
-	}
-	for n, stored := range second {
-		want := len(value)
-		if n.Space() == keystore.SpaceBucket {
-			want = 36
-			if !bytes.Equal(stored, first[n]) {
-				t.Error("the second write changed the bucket row")
-			}
-		}
-		if r, ok := seal.ParseRecord(stored); !ok || r.Number != 1 || len(stored) != want+seal.RecordOverhead || bytes.Contains(stored, value[:8]) {
-			t.Errorf("%s is stored as %d bytes: %x", n, len(stored), stored)
-		}
-	}
-}
-
-// damaged is a store with two rows in different buckets whose medium was edited.
-func damaged(t *testing.T, edit func(below map[keystore.Name][]byte)) *sealed.Store {
-	t.Helper()
-	below := keystore.NewMemory()
-	s := sealed.New(below, theKey, theAppliance)
-	t.Cleanup(func() { s.Close() })
-	put(t, s, name(1), []byte("one"))
-	put(t, s, name(2), []byte("two"))
-	edited := rows(t, below)
-	if len(edited) != 4 {
-		t.Fatalf("%d rows below, want two records and two buckets", len(edited))
-	}
-	edit(edited)
-	_, err := below.Update(t.Context(), func(tx keystore.Tx) error {
-		for n, value := range edited {
-			if value == nil {
-				tx.Delete(n)
-			} else {
-				tx.Put(n, value)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-// buckets returns the names of bucket rows, in order.
-func buckets(rows map[keystore.Name][]byte) (names []keystore.Name) {
+// bucketNames returns the names of bucket rows, in order.
+func bucketNames(rows map[keystore.Name][]byte) (names []keystore.Name) {
 	for n := range rows {
 		if n.Space() == keystore.SpaceBucket {
 			names = append(names, n)
@@ -215,148 +153,156 @@ func buckets(rows map[keystore.Name][]byte) (names []keystore.Name) {
 	return names
 }
 
-// wantBroken reads name(1) in every way and expects a refusal that names it or its bucket.
-func wantBroken(t *testing.T, s *sealed.Store) {
-	t.Helper()
-	_, viewed := get(s, false, name(1))
-	_, updated := get(s, true, name(1))
-	_, hidden := s.Update(t.Context(), func(tx keystore.Tx) error { tx.Get(name(1)); return tx.Put(name(3), nil) })
-	scanned := s.View(t.Context(), func(r keystore.Reader) error {
-		for _, err := range r.Scan(name(1), name(2)) {
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	for what, err := range map[string]error{"View": viewed, "Update": updated, "Update that hides the error": hidden, "Scan": scanned} {
-		if !errors.Is(err, sealed.ErrSealBroken) {
-			t.Errorf("%s: got error %v, want ErrSealBroken", what, err)
-		} else if !strings.Contains(err.Error(), name(1).String()) && !strings.Contains(err.Error(), "bucket/0x") {
-			t.Errorf("%s: %v does not say where", what, err)
-		}
-	}
-}
-
-func TestDamageIsRefused(t *testing.T) {
+func TestSealedMemory(t *testing.T) {
 	t.Parallel()
-	foreign := func(key domainKey, appliance [16]byte) map[keystore.Name][]byte {
-		below := keystore.NewMemory()
-		s := sealed.New(below, key, appliance)
-		defer s.Close()
-		put(t, s, name(1), []byte("one"))
-		put(t, s, name(2), []byte("two"))
-		return rows(t, below)
-	}
-	bring := func(from, to map[keystore.Name][]byte) {
-		for n, value := range from {
-			to[n] = value
-		}
-	}
-	otherAppliance := [16]byte(count(0xb0, 16))
-	for what, edit := range map[string]func(map[keystore.Name][]byte){
-		"values swapped between two names": func(r map[keystore.Name][]byte) { r[name(1)], r[name(2)] = r[name(2)], r[name(1)] },
-		"rows of two buckets swapped":      func(r map[keystore.Name][]byte) { b := buckets(r); r[b[0]], r[b[1]] = r[b[1]], r[b[0]] },
-		"bucket rows gone":                 func(r map[keystore.Name][]byte) { b := buckets(r); r[b[0]], r[b[1]] = nil, nil },
-		"bucket row in place of a value":   func(r map[keystore.Name][]byte) { r[name(1)] = r[buckets(r)[0]] },
-		"value in place of bucket rows":    func(r map[keystore.Name][]byte) { b := buckets(r); r[b[0]], r[b[1]] = r[name(1)], r[name(1)] },
-		"value of another appliance":       func(r map[keystore.Name][]byte) { r[name(1)] = foreign(theKey, otherAppliance)[name(1)] },
-		"all rows of another appliance":    func(r map[keystore.Name][]byte) { bring(foreign(theKey, otherAppliance), r) },
-		"value under another bucket key":   func(r map[keystore.Name][]byte) { r[name(1)] = foreign(theKey, theAppliance)[name(1)] },
-		"bucket rows with another key":     func(r map[keystore.Name][]byte) { f := foreign(theKey, theAppliance); delete(f, name(1)); bring(f, r) },
-		"value cut short":                  func(r map[keystore.Name][]byte) { r[name(1)] = r[name(1)][:seal.RecordOverhead] },
-		"value empty":                      func(r map[keystore.Name][]byte) { r[name(1)] = []byte{} },
-		"value longer":                     func(r map[keystore.Name][]byte) { r[name(1)] = append(r[name(1)], 0) },
-		"other number":                     func(r map[keystore.Name][]byte) { r[name(1)][4] = 2 },
-	} {
-		t.Run(what, func(t *testing.T) {
-			t.Parallel()
-			wantBroken(t, damaged(t, edit))
-		})
-	}
+	storetest.Run(t, func(t *testing.T) keystore.Store { return create(t, keystore.NewMemory()) })
 }
 
-// TestEveryBitCounts flips each bit of a record and of its bucket row.
-func TestEveryBitCounts(t *testing.T) {
+// TestBelowHasNoPlaintext looks at what the medium gets: rows of the documented sizes, and the value
+// nowhere.
+func TestBelowHasNoPlaintext(t *testing.T) {
 	t.Parallel()
 	below := keystore.NewMemory()
-	s := sealed.New(below, theKey, theAppliance)
-	defer s.Close()
+	s := create(t, below)
+	value := []byte("a value that should not be seen")
+	put(t, s, name(1), value)
+	first := rows(t, below)
+	put(t, s, name(1), value)
+	second := rows(t, below)
+	for n, stored := range second {
+		size, changes := map[keystore.Space]int{
+			keystore.SpaceBucket: 36 + 48 + seal.RecordOverhead, keystore.SpaceNameKey: 32 + seal.RecordOverhead,
+			keystore.SpaceAnchor: 64, keystore.SpaceMaterial: len(value) + seal.RecordOverhead,
+		}[n.Space()], n != nameKeyName
+		if len(stored) != size || bytes.Contains(stored, value[:8]) || bytes.Equal(stored, first[n]) == changes {
+			t.Errorf("%s is stored as %d bytes, want %d: %x; before: %x", n, len(stored), size, stored, first[n])
+		}
+	}
+	if len(first) != 4 || len(second) != 4 {
+		t.Errorf("%d rows, then %d, want 4: record, bucket, anchor, name key", len(first), len(second))
+	}
+}
+
+// TestEmptyBucketsGo: what was deleted leaves nothing.
+func TestEmptyBucketsGo(t *testing.T) {
+	t.Parallel()
+	below := keystore.NewMemory()
+	s := create(t, below)
+	empty := s.State()
+	for i := range 300 {
+		put(t, s, name(i), []byte("v"))
+	}
+	full := s.State()
+	for i := range 300 {
+		remove(t, s, name(i))
+	}
+	if got := len(rows(t, below)); got != 2 {
+		t.Errorf("%d rows below, want the anchor and the name key", got)
+	}
+	state := s.State()
+	if state.Buckets != 0 || state.Rows != 0 || full.Rows != 300 || full.Buckets < 290 || state.Generation != 601 {
+		t.Errorf("states: %+v, full: %+v, empty again: %+v", empty, full, state)
+	}
+	open(t, below, theKeys)
+}
+
+// TestPureReadsWriteNothing: nor do deletions of nothing, or rows that come and go.
+func TestPureReadsWriteNothing(t *testing.T) {
+	t.Parallel()
+	below := keystore.NewMemory()
+	s := create(t, below)
 	put(t, s, name(1), []byte("one"))
-	for n, good := range rows(t, below) {
-		for bit := range 8 * len(good) {
-			bad := bytes.Clone(good)
-			bad[bit/8] ^= 1 << (bit % 8)
-			put(t, below, n, bad)
-			if got, err := get(s, false, name(1)); !errors.Is(err, sealed.ErrSealBroken) {
-				t.Errorf("bit %d of %s flipped: read %q, %v", bit, n, got, err)
-			}
+	before, state := rows(t, below), s.State()
+	_, err := s.Update(t.Context(), func(tx keystore.Tx) error {
+		_, err := tx.Get(name(1))
+		for i := range 30 {
+			err = errors.Join(err, tx.Delete(name(100+i)), tx.Put(name(200), nil), tx.Delete(name(200)))
 		}
-		put(t, below, n, good)
-	}
-	if got, err := get(s, false, name(1)); string(got) != "one" || err != nil {
-		t.Errorf("undamaged again: %q, %v", got, err)
+		return err
+	})
+	if after := rows(t, below); err != nil || !maps.EqualFunc(before, after, bytes.Equal) || s.State().Generation != state.Generation {
+		t.Errorf("%v: %d rows, then %d; %+v, then %+v", err, len(before), len(after), state, s.State())
 	}
 }
 
-// TestForeignDomainKey: with another key names fall into other buckets, which have no rows, or rows
-// that do not open.
-func TestForeignDomainKey(t *testing.T) {
-	t.Parallel()
-	below := keystore.NewMemory()
-	defer below.Close()
-	put(t, sealed.New(below, theKey, theAppliance), name(1), []byte("one"))
-	wantBroken(t, sealed.New(below, domainKey(count(1, 32)), theAppliance))
+// broken expects an ErrSealBroken, which is an ErrDamaged too, with these words.
+func wantBroken(t *testing.T, what string, err error, words string) {
+	t.Helper()
+	if !errors.Is(err, sealed.ErrSealBroken) || !errors.Is(err, keystore.ErrDamaged) {
+		t.Errorf("%s: got error %v, want ErrSealBroken", what, err)
+	} else if !strings.Contains(err.Error(), words) {
+		t.Errorf("%s: %q does not say %q", what, err, words)
+	}
 }
 
-// TestBadBucketRows are sealed by the appliance itself and yet not what a bucket row is.
-func TestBadBucketRows(t *testing.T) {
+func TestCreateRefuses(t *testing.T) {
 	t.Parallel()
-	wrapping := make([]byte, 32)
-	if err := theKey.Derive(wrapping, 1, seal.LabelBucket, theAppliance[:]); err != nil {
-		t.Fatal(err)
-	}
-	for what, value := range map[string][]byte{
-		"empty":        {},
-		"short":        count(0, 35),
-		"long":         count(0, 37),
-		"other key":    append([]byte{0, 0, 0, 1}, count(0, 32)...),
-		"other number": append([]byte{0, 0, 0, 2}, count(0, 32)...),
+	slot := keystore.MakeName(keystore.SpaceSlot, "token")
+	for what, c := range map[string]struct {
+		rows []keystore.Name
+		keys domainKeys
+		want error
+	}{
+		"rows of others": {[]keystore.Name{slot}, theKeys, nil},
+		"an anchor row":  {[]keystore.Name{anchorName}, theKeys, sealed.ErrExists},
+		"another node's": {[]keystore.Name{keystore.MakeName(keystore.SpaceAnchor, "b")}, theKeys, sealed.ErrExists},
+		"a name key":     {[]keystore.Name{nameKeyName}, theKeys, sealed.ErrExists},
+		"a bucket row":   {[]keystore.Name{keystore.MakeName(keystore.SpaceBucket, "ab")}, theKeys, sealed.ErrExists},
+		"a sealed row":   {[]keystore.Name{name(1)}, theKeys, sealed.ErrExists},
+		"locked":         {nil, domainKeys{}, keystore.ErrLocked},
+		"locked since":   {nil, domainKeys{1: nil}, errLocked},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			wantBroken(t, damaged(t, func(r map[keystore.Name][]byte) {
-				for _, n := range buckets(r) {
-					place := seal.Place{Appliance: theAppliance, Bucket: binary.BigEndian.Uint16([]byte(n.Components()[0])), Number: 1}
-					row, err := seal.SealRecord(nil, wrapping, place, n.Append(nil), value)
-					if err != nil {
-						t.Fatal(err)
-					}
-					r[n] = row
-				}
-			}))
+			below := keystore.NewMemory()
+			defer below.Close()
+			for _, n := range c.rows {
+				put(t, below, n, []byte("row"))
+			}
+			err := sealed.Create(t.Context(), below, c.keys, theAppliance, theNode)
+			if !errors.Is(err, c.want) {
+				t.Errorf("got error %v, want %v", err, c.want)
+			}
+			if got := len(rows(t, below)); err != nil && got != len(c.rows) {
+				t.Errorf("%d rows, want the %d from before", got, len(c.rows))
+			}
 		})
 	}
 }
 
-func TestLockedAppliance(t *testing.T) {
+func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
-	below := keystore.NewMemory()
-	defer below.Close()
-	put(t, sealed.New(below, theKey, theAppliance), name(1), []byte("one"))
-	s := sealed.New(below, domainKey(nil), theAppliance)
-	for _, update := range []bool{false, true} {
-		if _, err := get(s, update, name(1)); !errors.Is(err, errLocked) {
-			t.Errorf("Get: %v, want the error of the keys", err)
-		}
-	}
-	before := rows(t, below)
-	_, err := s.Update(t.Context(), func(tx keystore.Tx) error { tx.Put(name(2), []byte("two")); return nil })
-	if !errors.Is(err, errLocked) {
-		t.Errorf("Put: %v, want the error of the keys", err)
-	}
-	if after := rows(t, below); len(after) != len(before) {
-		t.Errorf("%d rows below, want %d", len(after), len(before))
+	other := [16]byte(count(0xb0, 16))
+	for what, c := range map[string]struct {
+		keys            domainKeys
+		appliance, node [16]byte
+		edit            func(t *testing.T, below keystore.Store)
+		want            error
+		words           string
+	}{
+		"nothing there":      {theKeys, theAppliance, theNode, func(t *testing.T, s keystore.Store) { bring(t, s, nil) }, sealed.ErrSealBroken, "name-key: is missing"},
+		"no name key":        {theKeys, theAppliance, theNode, func(t *testing.T, s keystore.Store) { remove(t, s, nameKeyName) }, sealed.ErrSealBroken, "name-key: is missing"},
+		"no anchor row":      {theKeys, theAppliance, theNode, func(t *testing.T, s keystore.Store) { remove(t, s, anchorName) }, sealed.ErrSealBroken, "state root is missing"},
+		"locked":             {domainKeys{}, theAppliance, theNode, nil, keystore.ErrLocked, ""},
+		"locked since":       {domainKeys{1: nil}, theAppliance, theNode, nil, errLocked, ""},
+		"foreign domain key": {domainKeys{1: count(1, 32)}, theAppliance, theNode, nil, sealed.ErrSealBroken, "name-key"},
+		"other version":      {domainKeys{2: theKeys[1]}, theAppliance, theNode, nil, sealed.ErrSealBroken, "name-key: does not open under version 2"},
+		"other appliance":    {theKeys, other, theNode, nil, sealed.ErrSealBroken, "name-key"},
+		"other node":         {theKeys, theAppliance, other, nil, sealed.ErrSealBroken, "state root is missing"},
+		"three versions":     {domainKeys{1: theKeys[1], 2: theKeys[1], 3: theKeys[1]}, theAppliance, theNode, nil, nil, "versions [1 2 3]"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			below := keystore.NewMemory()
+			put(t, create(t, below), name(1), []byte("one"))
+			if c.edit != nil {
+				c.edit(t, below)
+			}
+			_, err := sealed.Open(t.Context(), below, c.keys, c.appliance, c.node)
+			if err == nil || c.want != nil && !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.words) {
+				t.Errorf("got error %v, want %v with %q", err, c.want, c.words)
+			}
+		})
 	}
 }
 
@@ -365,13 +311,11 @@ func TestLockedAppliance(t *testing.T) {
 func TestRawSpacesAreOutOfReach(t *testing.T) {
 	t.Parallel()
 	below := keystore.NewMemory()
-	s := sealed.New(below, theKey, theAppliance)
-	defer s.Close()
+	s := create(t, below)
 	put(t, s, name(1), []byte("one"))
-	bucket := buckets(rows(t, below))[0]
 	slot := keystore.MakeName(keystore.SpaceSlot, "token")
 	put(t, below, slot, []byte("slot"))
-	for _, n := range []keystore.Name{bucket, slot} {
+	for _, n := range []keystore.Name{bucketNames(rows(t, below))[0], slot, anchorName, nameKeyName} {
 		_, viewed := get(s, false, n)
 		_, got := get(s, true, n)
 		_, written := s.Update(t.Context(), func(tx keystore.Tx) error { return tx.Put(n, nil) })
@@ -399,11 +343,81 @@ func TestRawSpacesAreOutOfReach(t *testing.T) {
 	}
 }
 
-// TestLargestValue: a layer's limit is its own, whatever the store below could take.
-func TestLargestValue(t *testing.T) {
+// TestUpdateBoth: sealed and raw rows come together or not at all, and neither side reaches what is
+// the other's or this package's own.
+func TestUpdateBoth(t *testing.T) {
 	t.Parallel()
-	s := sealed.New(keystore.NewMemory(), theKey, theAppliance)
-	defer s.Close()
+	below := keystore.NewMemory()
+	s := create(t, below)
+	slot := keystore.MakeName(keystore.SpaceSlot, "token")
+	failure := errors.New("on purpose")
+	for _, want := range []error{failure, nil} {
+		_, err := s.UpdateBoth(t.Context(), func(sealed, raw keystore.Tx) error {
+			return errors.Join(sealed.Put(name(1), []byte("one")), raw.Put(slot, []byte("slot")), want)
+		})
+		_, kept := get(s, false, name(1))
+		_, keptRaw := get(below, false, slot)
+		if !errors.Is(err, want) || errors.Is(kept, keystore.ErrNotFound) != (want != nil) || errors.Is(keptRaw, keystore.ErrNotFound) != (want != nil) {
+			t.Errorf("got error %v, want %v; then reads: %v, %v", err, want, kept, keptRaw)
+		}
+	}
+	generation := s.State().Generation
+	_, err := s.UpdateBoth(t.Context(), func(sealed, raw keystore.Tx) error {
+		value, err := raw.Get(slot)
+		if string(value) != "slot" {
+			t.Errorf("raw row is %q", value)
+		}
+		_, missing := raw.Get(keystore.MakeName(keystore.SpaceSlot, "no"))
+		if !errors.Is(missing, keystore.ErrNotFound) {
+			t.Errorf("a raw row that is not there: %v", missing)
+		}
+		return errors.Join(err, raw.Delete(slot))
+	})
+	if err != nil || s.State().Generation != generation {
+		t.Errorf("raw rows alone: %v; the generation went from %d to %d", err, generation, s.State().Generation)
+	}
+	for _, n := range []keystore.Name{name(1), anchorName, nameKeyName, bucketNames(rows(t, below))[0], {}} {
+		for what, use := range map[string]func(keystore.Tx) error{
+			"Get":    func(raw keystore.Tx) error { _, err := raw.Get(n); return err },
+			"Put":    func(raw keystore.Tx) error { return raw.Put(n, nil) },
+			"Delete": func(raw keystore.Tx) error { return raw.Delete(n) },
+		} {
+			_, err := s.UpdateBoth(t.Context(), func(_, raw keystore.Tx) error { use(raw); return nil })
+			if !errors.Is(err, keystore.ErrName) {
+				t.Errorf("%s of %s: got error %v, want ErrName, also when it was hidden", what, n, err)
+			}
+		}
+	}
+	var kept keystore.Tx
+	s.UpdateBoth(t.Context(), func(_, raw keystore.Tx) error { kept = raw; return nil })
+	if err := kept.Put(slot, nil); !errors.Is(err, keystore.ErrClosed) {
+		t.Errorf("a Tx that was kept: %v, want ErrClosed", err)
+	}
+}
+
+// TestLargestTransaction: all rows that a caller may touch fit in below, with all that this package
+// adds, read and written.
+func TestLargestTransaction(t *testing.T) {
+	t.Parallel()
+	s := create(t, keystore.NewMemory())
+	for round := range 3 {
+		_, err := s.UpdateBoth(t.Context(), func(sealed, raw keystore.Tx) (err error) {
+			for i := range keystore.MaxRows {
+				_, missing := sealed.Get(name(i))
+				if (missing != nil) != (round == 0) {
+					err = missing
+				}
+				err = errors.Join(err, sealed.Put(name(i), make([]byte, 20<<10)))
+			}
+			for i := range 30 {
+				err = errors.Join(err, raw.Put(keystore.MakeName(keystore.SpaceSlot, fmt.Sprint(i)), []byte("slot")))
+			}
+			return err
+		})
+		if err != nil {
+			t.Errorf("round %d: %v", round, err)
+		}
+	}
 	_, err := s.Update(t.Context(), func(tx keystore.Tx) error { return tx.Put(name(1), make([]byte, keystore.MaxValue+1)) })
 	if !errors.Is(err, keystore.ErrTooLarge) {
 		t.Errorf("one byte too long: %v", err)
@@ -413,8 +427,7 @@ func TestLargestValue(t *testing.T) {
 // TestOpenedValuesAreBounded: locked memory is for all.
 func TestOpenedValuesAreBounded(t *testing.T) {
 	t.Parallel()
-	s := sealed.New(keystore.NewMemory(), theKey, theAppliance)
-	defer s.Close()
+	s := create(t, keystore.NewMemory())
 	large := make([]byte, keystore.MaxValue)
 	for i := range 200 {
 		value := []byte("small")
@@ -450,8 +463,7 @@ func TestOpenedValuesAreBounded(t *testing.T) {
 // end.
 func TestNothingStaysOpen(t *testing.T) {
 	t.Parallel()
-	s := sealed.New(keystore.NewMemory(), theKey, theAppliance)
-	defer s.Close()
+	s := create(t, keystore.NewMemory())
 	put(t, s, name(1), make([]byte, keystore.MaxValue))
 	failure := errors.New("on purpose")
 	for i := range 600 {
@@ -487,43 +499,4 @@ func panicked(s keystore.Store) (value any) {
 		_, err := r.Get(name(1))
 		panic(err)
 	})
-}
-
-// FuzzStoredRow: nothing but what was sealed opens, whatever the medium answers.
-func FuzzStoredRow(f *testing.F) {
-	below := keystore.NewMemory()
-	s := sealed.New(below, theKey, theAppliance)
-	bucket := buckets(example(f))[0]
-	record, bucketRow := example(f)[exampleName], example(f)[bucket]
-	f.Add(record, bucketRow)
-	f.Add(bucketRow, record)
-	f.Add([]byte{}, []byte{2})
-	f.Fuzz(func(t *testing.T, row, wrapped []byte) {
-		_, err := below.Update(context.Background(), func(tx keystore.Tx) error {
-			return errors.Join(tx.Put(exampleName, row), tx.Put(bucket, wrapped))
-		})
-		if err != nil {
-			return // larger than a store takes
-		}
-		got, err := get(s, false, exampleName)
-		intact := bytes.Equal(row, record) && bytes.Equal(wrapped, bucketRow)
-		if intact != (err == nil) || intact && string(got) != "a row" {
-			t.Errorf("read %q, %v; intact: %v", got, err, intact)
-		}
-	})
-}
-
-func BenchmarkGet(b *testing.B) {
-	s := sealed.New(keystore.NewMemory(), theKey, theAppliance)
-	defer s.Close()
-	_, err := s.Update(b.Context(), func(tx keystore.Tx) error { return tx.Put(name(1), make([]byte, 256)) })
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := s.View(b.Context(), func(r keystore.Reader) error { _, err := r.Get(name(1)); return err }); err != nil {
-			b.Fatal(err)
-		}
-	}
 }

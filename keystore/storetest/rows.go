@@ -135,9 +135,7 @@ func scanStopsWhenTold(t *testing.T, s keystore.Store) {
 func revisionsOnlyGrow(t *testing.T, s keystore.Store) {
 	var last keystore.Revision
 	view(t, s, func(r keystore.Reader) error {
-		if last = r.Revision(); last != 0 {
-			return fmt.Errorf("an empty store has revision %d", last)
-		}
+		last = r.Revision() // not 0 where a layer keeps rows of its own
 		return nil
 	})
 	for i := range 10 {

@@ -1,0 +1,222 @@
+package sealed
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"sort"
+
+	"github.com/keyrack/keyrack/internal/seal"
+	"github.com/keyrack/keyrack/internal/securemem"
+	"github.com/keyrack/keyrack/keystore"
+)
+
+// Sizes of the value of a bucket row, in bytes: its head, number 4 ‖ key 32, and the entries of the
+// records, hash 16 ‖ mark 32.
+const (
+	bucketHead = 4 + keySize
+	hashSize   = 16
+	entrySize  = hashSize + 32
+	// maxBucketRow is the longest bucket row that the store below takes.
+	maxBucketRow = keystore.MaxValue + 256
+)
+
+// spot is where a name belongs.
+type spot struct {
+	bucket uint16
+	hash   [hashSize]byte // of the name, in its bucket
+}
+
+// locate returns the spot of a name. The hash is keyed so that nobody who chooses names can crowd
+// one bucket, nor learn from the names which rows share a key.
+func (s *Store) locate(n keystore.Name) spot {
+	var room [32]byte
+	h := seal.MAC(room[:0], s.names.Bytes(), n.Append(nil))
+	return spot{binary.BigEndian.Uint16(h), [hashSize]byte(h[2:])}
+}
+
+// place says where records of a bucket live that are sealed with the key of this number.
+func (s *Store) place(bucket uint16, number uint32) seal.Place {
+	return seal.Place{Appliance: s.appliance, Bucket: bucket, Number: number}
+}
+
+// bucketName returns the name of a bucket's row.
+func bucketName(bucket uint16) keystore.Name {
+	return keystore.MakeName(keystore.SpaceBucket, string(binary.BigEndian.AppendUint16(nil, bucket)))
+}
+
+// parseBucketName returns the bucket whose row has this name.
+func parseBucketName(n keystore.Name) (bucket uint16, ok bool) {
+	c := n.Components()
+	if n.Space() != keystore.SpaceBucket || len(c) != 1 || len(c[0]) != 2 {
+		return 0, false
+	}
+	return binary.BigEndian.Uint16([]byte(c[0])), true
+}
+
+// newLeaf returns what the hash tree holds of a bucket's stored row, which lists rows records.
+func (k *versionKeys) newLeaf(bucket uint16, row []byte, rows int) *node {
+	leaf := &node{rows: rows}
+	leaf.keys[k.slot] = 1
+	message := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(row)), bucket)
+	seal.MAC(leaf.sum[:0], k.state.Bytes(), append(message, row...))
+	return leaf
+}
+
+// parseLeaf returns what the hash tree holds of a stored row that was read, or what is wrong with
+// its form or its version of the domain key. It opens nothing.
+func (k keyset) parseLeaf(bucket uint16, row []byte) (*node, *versionKeys, error) {
+	r, ok := seal.ParseRecord(row)
+	entries := len(row) - seal.RecordOverhead - bucketHead
+	if !ok || len(row) > maxBucketRow || entries < entrySize || entries%entrySize != 0 {
+		return nil, nil, broken(bucketName(bucket), "is not a bucket row")
+	}
+	version := k.of(r.Number)
+	if version == nil {
+		return nil, nil, broken(bucketName(bucket), fmt.Sprintf("is sealed under version %d of the domain key, which is not in use", r.Number))
+	}
+	return version.newLeaf(bucket, row, entries/entrySize), version, nil
+}
+
+// bucket is a bucket row that was opened: number 4 ‖ key 32 ‖ entries in ascending order of hashes.
+// The zero bucket is one that has no row.
+type bucket struct {
+	mem  *securemem.Buffer // nil without a row
+	used int               // bytes of mem
+
+	// added are the hashes of entries that were not there before; changed says that one was replaced
+	// or removed that was.
+	added   [][hashSize]byte
+	changed bool
+}
+
+// openBucket opens a row whose form was checked, with room for one more entry.
+func (k *versionKeys) openBucket(appliance [16]byte, number uint16, row []byte) (*bucket, error) {
+	size := len(row) - seal.RecordOverhead
+	mem, err := securemem.New(size + entrySize)
+	if err != nil {
+		return nil, err
+	}
+	b := &bucket{mem: mem, used: size}
+	if _, err = k.unwrap(mem.Bytes()[:0], appliance, number, bucketName(number), row); err != nil || !b.ordered() {
+		mem.Free()
+		return nil, broken(bucketName(number), "does not open")
+	}
+	return b, nil
+}
+
+func (b *bucket) free() { b.mem.Free() }
+
+// size returns the bytes of locked memory.
+func (b *bucket) size() int {
+	if b.mem == nil {
+		return 0
+	}
+	return b.mem.Len()
+}
+
+func (b *bucket) plaintext() []byte { return b.mem.Bytes()[:b.used] }
+func (b *bucket) number() uint32    { return binary.BigEndian.Uint32(b.mem.Bytes()) }
+func (b *bucket) key() []byte       { return b.mem.Bytes()[4:bucketHead] }
+
+// dirty reports whether the entries differ from those of the stored row.
+func (b *bucket) dirty() bool { return b.changed || len(b.added) > 0 }
+
+// rows returns how many entries there are.
+func (b *bucket) rows() int { return max(0, b.used-bucketHead) / entrySize }
+
+func (b *bucket) entry(i int) []byte {
+	at := bucketHead + i*entrySize
+	return b.mem.Bytes()[at : at+entrySize]
+}
+
+// ordered reports whether the entries are what this package writes.
+func (b *bucket) ordered() bool {
+	for i := 1; i < b.rows(); i++ {
+		if bytes.Compare(b.entry(i - 1)[:hashSize], b.entry(i)[:hashSize]) >= 0 {
+			return false
+		}
+	}
+	return b.number() > 0
+}
+
+// find returns the index of the entry with this hash, or where it would be inserted.
+func (b *bucket) find(hash [hashSize]byte) (i int, found bool) {
+	return sort.Find(b.rows(), func(i int) int { return bytes.Compare(hash[:], b.entry(i)[:hashSize]) })
+}
+
+// mark returns the mark of the record that is listed under a hash.
+func (b *bucket) mark(hash [hashSize]byte) (mark [32]byte, listed bool) {
+	i, listed := b.find(hash)
+	if listed {
+		copy(mark[:], b.entry(i)[hashSize:])
+	}
+	return mark, listed
+}
+
+// create draws the key of a bucket that has none.
+func (b *bucket) create() error {
+	if b.mem != nil {
+		return nil
+	}
+	mem, err := securemem.New(bucketHead + entrySize)
+	if err != nil {
+		return err
+	}
+	binary.BigEndian.PutUint32(mem.Bytes(), 1)
+	random(mem.Bytes()[4:bucketHead])
+	b.mem, b.used = mem, bucketHead
+	return nil
+}
+
+// set lists a record.
+func (b *bucket) set(hash [hashSize]byte, mark [32]byte) error {
+	i, found := b.find(hash)
+	switch {
+	case !found:
+		if err := b.insert(i); err != nil {
+			return err
+		}
+		b.added = append(b.added, hash)
+	case !slices.Contains(b.added, hash):
+		b.changed = true
+	}
+	copy(b.entry(i), hash[:])
+	copy(b.entry(i)[hashSize:], mark[:])
+	return nil
+}
+
+// insert makes room for an entry before the i-th.
+func (b *bucket) insert(i int) error {
+	if b.used == b.mem.Len() {
+		mem, err := securemem.New(b.used + b.used/4 + entrySize)
+		if err != nil {
+			return err
+		}
+		copy(mem.Bytes(), b.plaintext())
+		b.mem.Free()
+		b.mem = mem
+	}
+	at := bucketHead + i*entrySize
+	all := b.mem.Bytes()
+	copy(all[at+entrySize:], all[at:b.used])
+	b.used += entrySize
+	return nil
+}
+
+// remove takes an entry off the list, where it is.
+func (b *bucket) remove(hash [hashSize]byte) {
+	i, found := b.find(hash)
+	if !found {
+		return
+	}
+	all, at := b.plaintext(), bucketHead+i*entrySize
+	copy(all[at:], all[at+entrySize:])
+	b.used -= entrySize
+	if j := slices.Index(b.added, hash); j >= 0 {
+		b.added = slices.Delete(b.added, j, j+1)
+	} else {
+		b.changed = true
+	}
+}

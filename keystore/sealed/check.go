@@ -1,0 +1,190 @@
+package sealed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/keyrack/keyrack/keystore"
+)
+
+const (
+	// maxProblems bounds the problems that a Report describes.
+	maxProblems = 100
+	// progressRows is how many rows are checked between two calls of progress.
+	progressRows = 256
+)
+
+// Report is what a Check has found.
+type Report struct {
+	Generation   uint64
+	Buckets      int       // bucket rows that are right
+	Rows         int       // sealed rows that are right
+	Problems     []Problem // at most 100, in the order in which they were met
+	MoreProblems int       // beyond those
+}
+
+// Problem is one thing that is wrong with the store below.
+type Problem struct {
+	Row  keystore.Name // or that of a bucket, of the anchor or of the name key
+	What string
+}
+
+// String returns the row's name and what is wrong.
+func (p Problem) String() string { return fmt.Sprintf("%s: %s", p.Row, p.What) }
+
+// checker is a Check that runs.
+type checker struct {
+	*reader
+	report   Report
+	progress func(done, total int)
+	done     int
+	total    int
+
+	listed map[uint16]int // records that an intact bucket row lists and that were not met yet
+}
+
+// Check reads everything in one snapshot and proves that it is complete: each bucket row agrees with
+// the state root and opens, each record is listed and opens, and each record that is listed is there.
+// What is broken is in the report; an error says that the Check has not come to its end: those of
+// ctx, of the store below, and of securemem. progress is called now and then with the number of rows
+// that were read and about how many there are; it may be nil.
+func (s *Store) Check(ctx context.Context, progress func(done, total int)) (Report, error) {
+	if progress == nil {
+		progress = func(int, int) {}
+	}
+	var report Report
+	check := func(r *reader) error {
+		c := &checker{reader: r, report: report, progress: progress, listed: make(map[uint16]int)}
+		err := c.run()
+		report = c.report
+		return err
+	}
+	err := s.view(ctx, check)
+	if !errors.Is(err, ErrSealBroken) {
+		return report, err
+	}
+	// The state root itself is broken: what is below is compared with the last one acknowledged.
+	report.add(anchorName(s.node), err)
+	return report, s.below.View(ctx, func(r keystore.Reader) error {
+		o := newOpener(s, r.Get, s.ledger.latest())
+		defer o.close()
+		return check(&reader{o, r})
+	})
+}
+
+// add notes a problem.
+func (r *Report) add(n keystore.Name, problem error) {
+	if len(r.Problems) == maxProblems {
+		r.MoreProblems++
+		return
+	}
+	r.Problems = append(r.Problems, Problem{n, problem.Error()})
+}
+
+func (c *checker) run() error {
+	tree := c.at.tree
+	c.report.Generation = c.at.anchor.generation()
+	c.total = tree.buckets() + tree.records()
+	if err := c.tolerate(nameKeyName(), c.checkNameKey()); err != nil {
+		return err
+	}
+	for _, step := range []func() error{c.checkBuckets, c.checkRows, c.checkMissing} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	c.progress(c.done, c.total)
+	return nil
+}
+
+// tolerate notes an error that is damage and returns any other.
+func (c *checker) tolerate(n keystore.Name, err error) error {
+	if errors.Is(err, ErrSealBroken) {
+		c.report.add(n, err)
+		return nil
+	}
+	return err
+}
+
+// step counts a row.
+func (c *checker) step() {
+	if c.done++; c.done%progressRows == 0 {
+		c.progress(c.done, max(c.done, c.total))
+	}
+}
+
+// checkBuckets opens every bucket that has a row or should have one.
+func (c *checker) checkBuckets() error {
+	stored := make(map[uint16]bool)
+	for e, err := range c.below.Scan(keystore.Range(keystore.SpaceBucket)) {
+		if err != nil {
+			return err
+		}
+		number, ok := parseBucketName(e.Name)
+		if !ok {
+			c.report.add(e.Name, broken(e.Name, "is not the name of a bucket"))
+			continue
+		}
+		stored[number] = true
+	}
+	for i := range 1 << 16 {
+		number := uint16(i)
+		if c.at.tree.leaf(number) == nil && !stored[number] {
+			continue
+		}
+		b, err := c.bucket(number)
+		if err == nil {
+			c.listed[number] = b.rows()
+			c.report.Buckets++
+		} else if err := c.tolerate(bucketName(number), err); err != nil {
+			return err
+		}
+		c.step()
+	}
+	return nil
+}
+
+// checkRows opens every record.
+func (c *checker) checkRows() error {
+	lo, hi := keystore.SealedRange()
+	for e, err := range c.below.Scan(lo, hi) {
+		if err != nil {
+			return err
+		}
+		value, err := c.open(e.Name, e.Value)
+		if err == nil {
+			value.Free()
+			c.report.Rows++
+		} else if err := c.tolerate(e.Name, err); err != nil {
+			return err
+		}
+		c.met(e.Name)
+		c.step()
+	}
+	return nil
+}
+
+// met takes a row off the list of its bucket.
+func (c *checker) met(n keystore.Name) {
+	at := c.store.locate(n)
+	b, err := c.bucket(at.bucket)
+	if err != nil {
+		return
+	}
+	if _, listed := b.mark(at.hash); listed {
+		c.listed[at.bucket]--
+	}
+}
+
+// checkMissing names the buckets that list records which are not there. The names of those are not
+// known: the index has only their hashes.
+func (c *checker) checkMissing() error {
+	for i := range 1 << 16 {
+		if left := c.listed[uint16(i)]; left > 0 {
+			n := bucketName(uint16(i))
+			c.report.add(n, broken(n, fmt.Sprintf("lists %d records that were removed", left)))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,20 @@
+package sealed
+
+// SetUnchecked turns the index, the hash tree and the state root off, or on again, for all stores of
+// the process: what a test then reads is what would be believed without them. Such tests do not run
+// in parallel.
+func SetUnchecked(off bool) { unchecked.Store(off) }
+
+// Known returns how many versions the store's ledger knows, and how many sets of keys they hold.
+func (s *Store) Known() (versions, floors int) {
+	s.ledger.mu.Lock()
+	defer s.ledger.mu.Unlock()
+	return len(s.ledger.known), len(s.ledger.floors)
+}
+
+// OldKey returns the wrapping key of the older of two versions, which is wiped when the rotation has
+// ended: nil from then on.
+func (s *Store) OldKey() func() []byte {
+	old := s.ledger.current().keys.older()
+	return old.wrapping.Bytes
+}

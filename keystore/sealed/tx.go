@@ -1,0 +1,219 @@
+package sealed
+
+import (
+	"errors"
+	"maps"
+	"slices"
+
+	"github.com/keyrack/keyrack/internal/seal"
+	"github.com/keyrack/keyrack/keystore"
+)
+
+// tx is the Tx of an Update. It keeps the count of rows that its caller may touch: below, each
+// comes with that of its bucket, and all with the anchor row.
+type tx struct {
+	*opener
+	below keystore.Tx
+	raw   *rawTx
+	meter keystore.Meter
+
+	keys  keyset // what the rows that are written and the state root are sealed with
+	force bool   // there is a new state root even if no bucket has changed
+}
+
+func newTx(o *opener, below keystore.Tx) *tx {
+	return &tx{opener: o, below: below, raw: &rawTx{opener: o, below: below}, keys: o.at.keys}
+}
+
+func (t *tx) Get(n keystore.Name) ([]byte, error) {
+	if err := t.may(n, t.meter.Read(n)); err != nil {
+		return nil, err
+	}
+	value, err := t.get(n)
+	if err != nil && !errors.Is(err, keystore.ErrNotFound) {
+		return nil, t.meter.Fail(err)
+	}
+	return value, err
+}
+
+func (t *tx) Put(n keystore.Name, value []byte) error {
+	if err := t.may(n, t.meter.Write(n, len(value))); err != nil {
+		return err
+	}
+	if err := t.put(n, value); err != nil {
+		return t.meter.Fail(err)
+	}
+	return nil
+}
+
+// put seals a row and lists its record in the bucket.
+func (t *tx) put(n keystore.Name, value []byte) error {
+	at := t.store.locate(n)
+	b, err := t.writable(at.bucket)
+	if err != nil {
+		return err
+	}
+	record, err := seal.SealRecord(nil, b.key(), t.store.place(at.bucket, b.number()), n.Append(nil), value)
+	if err != nil {
+		return err
+	}
+	before := b.size()
+	r, _ := seal.ParseRecord(record)
+	if err := b.set(at.hash, r.Mark); err != nil {
+		return err
+	}
+	t.bucketBytes += b.size() - before
+	t.forget(n)
+	return t.below.Put(n, record)
+}
+
+// writable returns a bucket that has a key.
+func (t *tx) writable(number uint16) (*bucket, error) {
+	b, err := t.bucket(number)
+	if err != nil {
+		return nil, err
+	}
+	before := b.size()
+	if err := b.create(); err != nil {
+		return nil, err
+	}
+	t.bucketBytes += b.size() - before
+	return b, nil
+}
+
+// Delete proves nothing of the row and opens only its bucket: a row that is broken can be removed.
+func (t *tx) Delete(n keystore.Name) error {
+	if err := t.may(n, t.meter.Write(n, 0)); err != nil {
+		return err
+	}
+	at := t.store.locate(n)
+	b, err := t.bucket(at.bucket)
+	if err == nil {
+		b.remove(at.hash)
+		t.forget(n)
+		err = t.below.Delete(n)
+	}
+	if err != nil {
+		return t.meter.Fail(err)
+	}
+	return nil
+}
+
+// may adds to what the meter said that a transaction ends with its function and reaches sealed rows
+// only.
+func (t *tx) may(n keystore.Name, metered error) error {
+	switch {
+	case t.over:
+		return keystore.ErrClosed
+	case metered != nil:
+		return metered
+	case !ownName(n):
+		return t.meter.Fail(keystore.ErrName)
+	}
+	return nil
+}
+
+// finish writes the bucket rows that have changed and the anchor row, and returns the version that
+// they are, nil when there is no change. From then on the version is known.
+func (t *tx) finish() (*version, error) {
+	if err := t.meter.Err(); err != nil {
+		return nil, err
+	}
+	if err := t.raw.meter.Err(); err != nil {
+		return nil, err
+	}
+	changes, err := t.putBuckets()
+	if err != nil || len(changes) == 0 && !t.force {
+		return nil, err
+	}
+	next := t.store.newVersion(t.at.anchor.generation()+1, t.at.tree.with(changes), t.keys)
+	if err := t.below.Put(anchorName(t.store.node), next.anchor[:]); err != nil {
+		return nil, err
+	}
+	t.store.ledger.add(next)
+	return next, nil
+}
+
+// putBuckets writes the bucket rows that have changed, under the newest version of the domain key.
+func (t *tx) putBuckets() (changes []change, err error) {
+	for _, number := range slices.Sorted(maps.Keys(t.buckets)) {
+		b := t.buckets[number]
+		old := t.at.tree.leaf(number)
+		if !b.dirty() || b.rows() == 0 && old == nil {
+			continue
+		}
+		leaf, err := t.putBucket(number, b)
+		if err != nil {
+			return nil, err
+		}
+		changes = append(changes, change{number, leaf})
+	}
+	return changes, nil
+}
+
+// putBucket writes one bucket row, or removes that of a bucket where nothing is left, with its key.
+func (t *tx) putBucket(number uint16, b *bucket) (*node, error) {
+	n, keys := bucketName(number), t.keys.newest()
+	if b.rows() == 0 {
+		return nil, t.below.Delete(n)
+	}
+	row, err := keys.wrap(nil, t.store.appliance, number, n, b.plaintext())
+	if err != nil {
+		return nil, err
+	}
+	return keys.newLeaf(number, row, b.rows()), t.below.Put(n, row)
+}
+
+// rawTx is the Tx of the rows that are not sealed, beside a tx.
+type rawTx struct {
+	opener *opener
+	below  keystore.Tx
+	meter  keystore.Meter
+}
+
+func (t *rawTx) Get(n keystore.Name) ([]byte, error) {
+	if err := t.may(n, t.meter.Read(n)); err != nil {
+		return nil, err
+	}
+	value, err := t.below.Get(n)
+	if err != nil && !errors.Is(err, keystore.ErrNotFound) {
+		return nil, t.meter.Fail(err)
+	}
+	return value, err
+}
+
+func (t *rawTx) Put(n keystore.Name, value []byte) error {
+	return t.write(n, len(value), func() error { return t.below.Put(n, value) })
+}
+
+func (t *rawTx) Delete(n keystore.Name) error {
+	return t.write(n, 0, func() error { return t.below.Delete(n) })
+}
+
+func (t *rawTx) write(n keystore.Name, size int, do func() error) error {
+	if err := t.may(n, t.meter.Write(n, size)); err != nil {
+		return err
+	}
+	if err := do(); err != nil {
+		return t.meter.Fail(err)
+	}
+	return nil
+}
+
+// may keeps a rawTx from sealed rows and from this package's own.
+func (t *rawTx) may(n keystore.Name, metered error) error {
+	switch {
+	case t.opener.over:
+		return keystore.ErrClosed
+	case metered != nil:
+		return metered
+	}
+	switch n.Space() {
+	case keystore.SpaceBucket, keystore.SpaceAnchor, keystore.SpaceNameKey:
+		return t.meter.Fail(keystore.ErrName)
+	}
+	if n.Space().Sealed() {
+		return t.meter.Fail(keystore.ErrName)
+	}
+	return nil
+}
