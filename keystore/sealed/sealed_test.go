@@ -225,16 +225,6 @@ func TestPureReadsWriteNothing(t *testing.T) {
 	}
 }
 
-// broken expects an ErrSealBroken, which is an ErrDamaged too, with these words.
-func wantBroken(t *testing.T, what string, err error, words string) {
-	t.Helper()
-	if !errors.Is(err, sealed.ErrSealBroken) || !errors.Is(err, keystore.ErrDamaged) {
-		t.Errorf("%s: got error %v, want ErrSealBroken", what, err)
-	} else if !strings.Contains(err.Error(), words) {
-		t.Errorf("%s: %q does not say %q", what, err, words)
-	}
-}
-
 func TestCreateRefuses(t *testing.T) {
 	t.Parallel()
 	slot := keystore.MakeName(keystore.SpaceSlot, "token")

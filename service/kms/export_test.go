@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/keystore"
 )
 
 // FlipMaterialBit is a failpoint: it flips one bit of the cached material of a
@@ -27,3 +28,6 @@ func OpenKeys(s *Service, id api.KeyID) int {
 	defer o.mu.Unlock()
 	return len(o.young) + len(o.old)
 }
+
+// Rows returns the store that a service keeps its rows in.
+func Rows(s *Service) keystore.Store { return s.store }

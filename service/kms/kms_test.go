@@ -353,7 +353,7 @@ func TestAKeyThatIsGoneIsGoneAtOnce(t *testing.T) {
 	arn, held := r.CreateKey(), r.CreateKey()
 	forget := func(arn string) {
 		id := keyID(t, arn)
-		if _, err := store.Update(t.Context(), func(tx keystore.Tx) error {
+		if _, err := kms.Rows(r.KMS()).Update(t.Context(), func(tx keystore.Tx) error {
 			return tx.Delete(keystore.MakeName(keystore.SpaceKey, string(id[:])))
 		}); err != nil {
 			t.Fatal(err)
