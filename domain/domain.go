@@ -10,16 +10,14 @@
 package domain
 
 import (
+	"bytes"
 	"context"
-	"crypto/rand"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"sync"
 
 	"github.com/keyrack/keyrack/hsm"
 	"github.com/keyrack/keyrack/internal/seal"
-	"github.com/keyrack/keyrack/internal/securemem"
 	"github.com/keyrack/keyrack/keystore"
 )
 
@@ -39,7 +37,10 @@ var (
 	// ErrVersion is returned by Derive for a version of the domain key that the keyring does not hold.
 	ErrVersion = errors.New("domain: no such version of the domain key")
 
-	// ErrReadBack is wrapped by Create when what the store gives back is not what was written.
+	// ErrRotating is returned by Rotate while a version before the newest is left: Continue ends that.
+	ErrRotating = errors.New("domain: a rotation of the domain key is under way")
+
+	// ErrReadBack is wrapped by Create and Rotate when what the store or the token gives back is not what was written.
 	ErrReadBack = errors.New("domain: the stored slot does not give the domain key back")
 )
 
@@ -75,40 +76,40 @@ func (s State) String() string {
 // keySize is the length of the domain key, the KEK and the MAC key of the table in bytes.
 const keySize = 32
 
-// version is the only version of the domain key that there is.
-const version = 1
-
 // Keyring holds the domain key while it is unlocked. It is safe for concurrent use. It owns neither its store nor its token.
 type Keyring struct {
 	store     keystore.Store
 	token     hsm.Provider
 	appliance [16]byte
 
-	unlocking sync.Mutex // held by Unlock across token and store, so that two of them do not both ask
+	// turn has room for one: who reads or changes the stored rows, across token and store. Unlock, Bind, Rotate and Continue put
+	// something in, Lock does not.
+	turn chan struct{}
 
 	// telling is held while the state changes and watchers are told, never across token or store: Lock must not wait for them.
 	telling  sync.Mutex
 	watchers []func(State)
 	locks    uint64 // calls of Lock; an Unlock that sees the count change gives way
 
-	mu  sync.RWMutex // guards key; readers derive under it, so that Lock cannot wipe the key in their hands
-	key *securemem.Buffer
+	mu   sync.RWMutex // guards keys; readers derive under it, so that Lock cannot wipe a key in their hands
+	keys *keys        // nil while locked; changed by Lock, and by the holder of turn
 }
 
-// Create makes the domain of a new appliance: a root key in the token, a random domain key, a slot and the table in the store, written
-// in one transaction. Before it returns, the rows are read back and opened through the token, and the key that comes out is compared. The
-// keyring is unlocked. It returns ErrExists and writes nothing where there is a table or a slot; ErrReadBack, or what store or
-// token said, and then no row remains.
+// Create makes the domain of a new appliance: a root key in the token, version 1 of the domain key at random, a slot and the table in the
+// store, written in one transaction. Before it returns, the rows are read back and opened through the token, and the key that comes out is
+// compared. The keyring is unlocked. It returns ErrExists and writes nothing where there is any row of a domain; ErrReadBack, or what
+// store or token said, and then neither row nor root remains. Only a crash right after the token made the root leaves that root there;
+// it opens nothing.
 func Create(ctx context.Context, store keystore.Store, token hsm.Provider, applianceID [16]byte) (*Keyring, error) {
 	if err := store.View(ctx, refuseExisting); err != nil {
 		return nil, err
 	}
-	key, err := securemem.New(keySize)
+	key, err := newKey()
 	if err != nil {
 		return nil, err
 	}
-	_, _ = rand.Read(key.Bytes()) // never fails: it ends the program rather than return an error
-	k := &Keyring{store: store, token: token, appliance: applianceID, key: key}
+	k := newKeyring(store, token, applianceID)
+	k.keys = &keys{newest: key}
 	if err := k.establish(ctx); err != nil {
 		key.Free()
 		return nil, err
@@ -116,14 +117,18 @@ func Create(ctx context.Context, store keystore.Store, token hsm.Provider, appli
 	return k, nil
 }
 
+func newKeyring(store keystore.Store, token hsm.Provider, applianceID [16]byte) *Keyring {
+	return &Keyring{store: store, token: token, appliance: applianceID, turn: make(chan struct{}, 1)}
+}
+
 // refuseExisting returns ErrExists when r shows any row of a domain. A slot without a table counts: it may be all that is left of
 // someone's keys.
 func refuseExisting(r keystore.Reader) error {
-	found, err := readRows(r)
+	found, err := readStored(r)
 	switch {
 	case err != nil:
 		return err
-	case found.table != nil || len(found.slots) > 0:
+	case !found.empty():
 		return ErrExists
 	}
 	return nil
@@ -131,62 +136,84 @@ func refuseExisting(r keystore.Reader) error {
 
 // establish writes the first slot and table and proves that they open.
 func (k *Keyring) establish(ctx context.Context) error {
-	s, err := k.newSlot(ctx)
+	s, root, err := k.newSlot(ctx, 1)
 	if err != nil {
 		return err
 	}
-	row := s.encode()
-	t := table{appliance: k.appliance, sequence: 1, slots: []entry{{s.id, digest(row)}}}
-	tableRow, err := t.seal(k.key.Bytes())
-	if err != nil {
-		return err
+	defer root.Close()
+	h := k.keys
+	h.table, h.slots = table{appliance: k.appliance, version: 1}, []*slot{s}
+	if err = s.wrap(ctx, root, h.newest.Bytes()); err == nil {
+		err = h.authenticate()
 	}
-	_, err = k.store.Update(ctx, func(tx keystore.Tx) error {
-		// Another process may have been faster since the first look. Reading the table makes the two Updates conflict.
-		switch _, err := tx.Get(tableName()); {
-		case err == nil:
-			return ErrExists
-		case !errors.Is(err, keystore.ErrNotFound):
-			return err
-		}
-		return errors.Join(tx.Put(slotName(s.id), row), tx.Put(tableName(), tableRow))
-	})
-	if err != nil {
-		return err
+	if err == nil {
+		_, err = k.store.Update(ctx, func(tx keystore.Tx) error { return putFirst(tx, &h.state) })
 	}
-	if err := k.readBack(ctx); err != nil {
-		// Whatever ended the reading back, ctx included: what was not acknowledged must not stay.
-		return errors.Join(err, k.withdraw(context.WithoutCancel(ctx), s.id))
+	if err == nil {
+		err = k.readBack(ctx, h)
+	}
+	if err != nil {
+		// Whatever ended it, ctx included: what was not acknowledged must not stay, neither rows nor root.
+		return errors.Join(err, k.withdraw(context.WithoutCancel(ctx), &h.state))
 	}
 	return nil
 }
 
-// readBack opens the stored rows as Unlock does, with the root loaded anew, and compares the keys: a bit that flipped on the way to
-// the store, or in the token, must not make an appliance that dies at its first restart.
-func (k *Keyring) readBack(ctx context.Context) error {
+// putFirst writes the rows of a new domain.
+func putFirst(tx keystore.Tx, s *state) error {
+	// Another process may have been faster since the first look. Reading the table makes the two Updates conflict.
+	switch _, err := tx.Get(tableName()); {
+	case err == nil:
+		return ErrExists
+	case !errors.Is(err, keystore.ErrNotFound):
+		return err
+	}
+	var err error
+	for name, row := range s.rows() {
+		err = errors.Join(err, tx.Put(name, row))
+	}
+	return err
+}
+
+// readBack opens the stored rows as Unlock does, with the root loaded anew, and compares: a bit that flipped on the way to the store, or
+// in the token, must not make an appliance that dies at its next start.
+func (k *Keyring) readBack(ctx context.Context, want *keys) error {
 	again, err := k.read(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrReadBack, err)
 	}
-	defer again.Free()
-	if subtle.ConstantTimeCompare(again.Bytes(), k.key.Bytes()) != 1 {
-		return ErrReadBack
-	}
-	return nil
+	defer again.free(nil)
+	return k.with(want, func() error {
+		if !bytes.Equal(again.row, want.row) || !again.same(want) {
+			return ErrReadBack
+		}
+		return nil
+	})
 }
 
-// withdraw removes the rows of a domain that was not acknowledged.
-func (k *Keyring) withdraw(ctx context.Context, slot slotID) error {
+// withdraw removes the rows of a domain that was not acknowledged, where they came to be written, then its root from the token. Nothing
+// is sealed under that domain yet: whatever a store in doubt still holds of it, nothing is lost.
+func (k *Keyring) withdraw(ctx context.Context, s *state) error {
 	_, err := k.store.Update(ctx, func(tx keystore.Tx) error {
-		return errors.Join(tx.Delete(slotName(slot)), tx.Delete(tableName()))
+		row, err := tx.Get(tableName())
+		if errors.Is(err, keystore.ErrNotFound) || err == nil && !bytes.Equal(row, s.row) {
+			return nil // never written, or another's
+		}
+		for name := range s.rows() {
+			err = errors.Join(err, tx.Delete(name))
+		}
+		return err
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return k.token.Destroy(ctx, s.slots[0].root.blob)
 }
 
 // Open returns the locked keyring of the appliance whose domain the store holds. It does not touch the token. It returns ErrNotCreated,
 // a RowError for a table that is malformed, or what the store said.
 func Open(ctx context.Context, store keystore.Store, token hsm.Provider) (*Keyring, error) {
-	k := &Keyring{store: store, token: token}
+	k := newKeyring(store, token, [16]byte{})
 	err := store.View(ctx, func(r keystore.Reader) error {
 		row, err := r.Get(tableName())
 		if errors.Is(err, keystore.ErrNotFound) {
@@ -212,25 +239,41 @@ func (k *Keyring) ApplianceID() [16]byte { return k.appliance }
 // returns nil, Derive works and every watcher was told. It returns a RowError for a row that is damaged or not authentic, an error that
 // wraps ErrNoSlot when the store has no slot of this token, ErrLocked when Lock was called meanwhile, or what store or token said.
 func (k *Keyring) Unlock(ctx context.Context) error {
-	k.unlocking.Lock()
-	defer k.unlocking.Unlock()
+	if k.State() == Unlocked { // not behind a Continue that may take its time
+		return nil
+	}
+	leave, err := k.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	before := k.lockCount() // before the state: a Lock in between must count
 	if k.State() == Unlocked {
 		return nil
 	}
-	key, err := k.read(ctx)
+	h, err := k.read(ctx)
 	if err != nil {
 		return err
 	}
 	k.telling.Lock()
 	defer k.telling.Unlock()
 	if k.locks != before {
-		key.Free()
+		h.free(nil)
 		return ErrLocked
 	}
-	k.set(key)
+	k.set(h)
 	k.tell(Unlocked)
 	return nil
+}
+
+// enter waits for the turn to read or change the stored rows. The caller calls leave at the end.
+func (k *Keyring) enter(ctx context.Context) (leave func(), err error) {
+	select {
+	case k.turn <- struct{}{}:
+		return func() { <-k.turn }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // lockCount returns how often Lock was called.
@@ -252,12 +295,43 @@ func (k *Keyring) Lock() {
 	}
 }
 
-// set puts key, or nil, in the place of the present one, which it wipes.
-func (k *Keyring) set(key *securemem.Buffer) {
+// set puts h, or nil, in the place of the present keys, which it wipes.
+func (k *Keyring) set(h *keys) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.key.Free()
-	k.key = key
+	k.keys.free(h)
+	k.keys = h
+}
+
+// adopt puts next in the place of now after a change of the stored rows, and wipes what next no longer holds. It returns ErrLocked when a
+// Lock came before it.
+func (k *Keyring) adopt(now, next *keys) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.keys != now {
+		next.free(nil)
+		return ErrLocked
+	}
+	now.free(next)
+	k.keys = next
+	return nil
+}
+
+// held returns what the keyring holds, nil while it is locked. Its buffers may be wiped at any time: with keeps them.
+func (k *Keyring) held() *keys {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.keys
+}
+
+// with runs f, which is quick, while the keyring holds h and no Lock can wipe it. It returns ErrLocked when that is over.
+func (k *Keyring) with(h *keys, f func() error) error {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	if k.keys != h {
+		return ErrLocked
+	}
+	return f()
 }
 
 // tell runs the watchers. The caller holds telling, which keeps two changes from being told in two orders.
@@ -269,35 +343,35 @@ func (k *Keyring) tell(s State) {
 
 // State returns whether the keyring is unlocked.
 func (k *Keyring) State() State {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	if k.key == nil {
+	if k.held() == nil {
 		return Locked
 	}
 	return Unlocked
 }
 
-// Versions returns the versions of the domain key that Derive takes, ascending, the newest last; none while the keyring is locked. The
-// slice is the caller's.
+// Versions returns the versions of the domain key that Derive takes, ascending, the newest last: one, or two while a rotation is under
+// way, or none while the keyring is locked. The slice is the caller's.
 func (k *Keyring) Versions() []uint32 {
-	if k.State() == Locked {
-		return nil
+	if h := k.held(); h != nil {
+		return h.versions()
 	}
-	return []uint32{version}
+	return nil
 }
 
 // Derive fills out with KDF(that version of the domain key, label, context); give locked memory. It returns ErrLocked while the keyring
-// is locked and ErrVersion for a version that is not one of Versions, and then leaves out alone. Label l1 is the keyring's own.
-func (k *Keyring) Derive(out []byte, v uint32, label seal.Label, context []byte) error {
+// is locked and an error that wraps ErrVersion for a version that is not one of Versions, and then leaves out alone. Labels l1 and d1
+// are the keyring's own.
+func (k *Keyring) Derive(out []byte, version uint32, label seal.Label, context []byte) error {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	if k.key == nil {
+	if k.keys == nil {
 		return ErrLocked
 	}
-	if v != version {
-		return fmt.Errorf("%w: %d", ErrVersion, v)
+	key := k.keys.key(version)
+	if key == nil {
+		return fmt.Errorf("%w: %d", ErrVersion, version)
 	}
-	seal.KDF(out, k.key.Bytes(), label, context)
+	seal.KDF(out, key.Bytes(), label, context)
 	return nil
 }
 

@@ -30,9 +30,10 @@ func count(from byte, n int) []byte {
 }
 
 var (
-	knownRootKey   = count(0x00, 32)
-	knownDomainKey = count(0x20, 32)
-	knownAppliance = count(0xa0, 16)
+	knownRootKey    = count(0x00, 32)
+	knownDomainKey  = count(0x20, 32)
+	knownEarlierKey = count(0x80, 32) // the version before, where there is one
+	knownAppliance  = count(0xa0, 16)
 )
 
 func mac(key []byte, parts ...any) []byte {
@@ -57,21 +58,25 @@ func join(parts ...any) (b []byte) {
 
 var one, bits256 = []byte{0, 0, 0, 1}, []byte{0, 0, 1, 0}
 
-// slotRow is the row of a slot with these fields under knownRootKey.
+// slotRow is the row of a slot with these fields under knownRootKey, for version 1 of the domain key.
 func slotRow(id []byte, kind, blob string, key []byte) []byte {
+	return slotOf(id, kind, blob, key, 1)
+}
+
+func slotOf(id []byte, kind, blob string, key []byte, version int) []byte {
 	salt, iv := count(0x60, 32), count(0xb0, 12)
 	factor := mac(knownRootKey, one, "e1", 0, id, salt, bits256)
 	kek := mac(factor, one, "e2", 0, 1, id, knownAppliance, bits256)
-	head := join(1, 1, id, knownAppliance, one, salt, 0, 1+len(kind)+len(blob), len(kind), kind, blob)
-	block, err := aes.NewCipher(kek)
-	if err != nil {
-		panic(err)
-	}
-	gcm, err := cipher.NewGCM(block)
-	if err != nil {
-		panic(err)
-	}
-	return join(head, iv, gcm.Seal(nil, iv, key, head))
+	head := join(1, 1, id, knownAppliance, 0, 0, 0, version, salt, 0, 1+len(kind)+len(blob), len(kind), kind, blob)
+	return join(head, iv, gcm(kek).Seal(nil, iv, key, head))
+}
+
+func retiredName(id []byte) keystore.Name {
+	return keystore.MakeName(keystore.SpaceRetired, string(id))
+}
+
+func versionName(version int) keystore.Name {
+	return keystore.MakeName(keystore.SpaceDomainKey, string([]byte{0, 0, 0, byte(version)}))
 }
 
 func slotName(id []byte) keystore.Name {
@@ -82,13 +87,62 @@ var tableName = keystore.MakeName(keystore.SpaceSlotTable)
 
 // tableRow is the row of a table of these slot rows.
 func tableRow(key, appliance []byte, slots ...[]byte) []byte {
+	return tableOf(key, appliance, 1, slots, nil, nil)
+}
+
+// tableOf is the row of a table of this version, with the row of the version before it, or none, and these rows of retired roots.
+func tableOf(key, appliance []byte, version int, slots [][]byte, earlier []byte, retired [][]byte) []byte {
 	slices.SortFunc(slots, func(a, b []byte) int { return bytes.Compare(a[2:18], b[2:18]) })
-	body := join(1, appliance, make([]byte, 7), 1, one, len(slots))
+	body := join(2, appliance, make([]byte, 7), version, 0, 0, 0, version, len(slots), min(len(earlier), 1), len(retired))
 	for _, s := range slots {
-		sum := sha256.Sum256(s)
-		body = join(body, s[2:18], sum[:])
+		body = join(body, s[2:18], sum(s))
 	}
+	if earlier != nil {
+		body = join(body, sum(earlier))
+	}
+	for _, r := range retired {
+		body = join(body, r[1:17], sum(r))
+	}
+	return sign(key, appliance, body)
+}
+
+// sign appends the MAC of a table.
+func sign(key, appliance, body []byte) []byte {
 	return join(body, mac(mac(key, one, "l1", 0, appliance, bits256), body))
+}
+
+func sum(b []byte) []byte {
+	s := sha256.Sum256(b)
+	return s[:]
+}
+
+// retiredRow is the row of the retired root of a slot.
+func retiredRow(id []byte, kind, blob string) []byte {
+	return join(1, id, knownAppliance, 0, 1+len(kind)+len(blob), len(kind), kind, blob)
+}
+
+// versionRow is the row of the version before newer, whose key is newerKey.
+func versionRow(newerKey, key []byte, newer int) []byte {
+	salt, iv := count(0xd0, 24), count(0xe0, 12)
+	header := join(2, 0, 0, 0, newer, salt)
+	name := versionName(newer - 1).Append(nil)
+	sealing := mac(newerKey, one, "d1", 0, knownAppliance, bits256)
+	prk := mac(sealing, one, "r1", 0, knownAppliance, 0, 0, header[1:], bits256)
+	split := func(i int) []byte { return mac(prk, 0, 0, 0, i, "k1", 0, 0, 0, 2, 0) }
+	aad := join(header, mac(split(2), name), name)
+	return join(aad[:61], iv, gcm(split(1)).Seal(nil, iv, key, aad))
+}
+
+func gcm(key []byte) cipher.AEAD {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		panic(err)
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		panic(err)
+	}
+	return aead
 }
 
 // put writes rows into a new store.
@@ -119,31 +173,103 @@ func unlock(t *testing.T, table []byte, slots ...[]byte) (*domain.Keyring, error
 	return k, k.Unlock(t.Context())
 }
 
-func TestExampleOfTheFormat(t *testing.T) {
-	t.Parallel()
-	id := count(0x40, 16)
-	slot := slotRow(id, "soft", "root", knownDomainKey)
-	table := tableRow(knownDomainKey, knownAppliance, slot)
-	derived := mac(knownDomainKey, one, "s1", 0, bits256)
-	want := fmt.Sprintf("slot/%x %x\nslot-table %x\nderived %x\n", id, slot, table, derived)
+// domainRows is the rows of a domain as a test computes them.
+type domainRows struct {
+	table   []byte
+	slots   [][]byte
+	earlier []byte // of version 1, or nil
+	retired [][]byte
+}
 
+// rotating returns the rows of a rotation under way, from knownEarlierKey to knownDomainKey.
+func rotating() domainRows {
+	d := domainRows{
+		slots:   [][]byte{slotOf(count(0x40, 16), "soft", "root", knownDomainKey, 2)},
+		earlier: versionRow(knownDomainKey, knownEarlierKey, 2),
+		retired: [][]byte{retiredRow(count(0x10, 16), "soft", "old root")},
+	}
+	d.table = tableOf(knownDomainKey, knownAppliance, 2, d.slots, d.earlier, d.retired)
+	return d
+}
+
+// entries returns the rows under their names, in the order of spaces.
+func (d domainRows) entries() (all []keystore.Entry) {
+	for _, s := range d.slots {
+		all = append(all, keystore.Entry{Name: slotName(s[2:18]), Value: s})
+	}
+	all = append(all, keystore.Entry{Name: tableName, Value: d.table})
+	if d.earlier != nil {
+		all = append(all, keystore.Entry{Name: versionName(1), Value: d.earlier})
+	}
+	for _, r := range d.retired {
+		all = append(all, keystore.Entry{Name: retiredName(r[1:17]), Value: r})
+	}
+	return all
+}
+
+func (d domainRows) store(t *testing.T) keystore.Store {
+	t.Helper()
+	store := keystore.NewMemory()
+	for _, e := range d.entries() {
+		write(t, store, e.Name, e.Value)
+	}
+	return store
+}
+
+func TestExamplesOfTheFormat(t *testing.T) {
+	t.Parallel()
 	doc, err := os.ReadFile("FORMAT.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(doc), "```rows\n")
-	example, _, _ := strings.Cut(rest, "```")
-	if example != want {
-		t.Errorf("FORMAT.md shows\n%s\nwant\n%s", example, want)
+	slot := slotRow(count(0x40, 16), "soft", "root", knownDomainKey)
+	rest := string(doc)
+	for _, c := range []struct {
+		rows domainRows
+		keys [][]byte // of the versions
+	}{
+		{domainRows{table: tableRow(knownDomainKey, knownAppliance, slot), slots: [][]byte{slot}}, [][]byte{knownDomainKey}},
+		{rotating(), [][]byte{knownEarlierKey, knownDomainKey}},
+	} {
+		var want strings.Builder
+		for _, e := range c.rows.entries() {
+			name := e.Name.Space().String()
+			for _, c := range e.Name.Components() {
+				name += fmt.Sprintf("/%x", c)
+			}
+			fmt.Fprintf(&want, "%s %x\n", name, e.Value)
+		}
+		for i, key := range c.keys {
+			fmt.Fprintf(&want, "derived %d %x\n", i+1, mac(key, one, "s1", 0, bits256))
+		}
+		var example string
+		_, rest, _ = strings.Cut(rest, "```rows\n")
+		example, rest, _ = strings.Cut(rest, "```")
+		if example != want.String() {
+			t.Errorf("FORMAT.md shows\n%s\nwant\n%s", example, want.String())
+		}
+		derives(t, c.rows.store(t), c.keys)
 	}
+}
 
-	k, err := unlock(t, table, slot)
-	if err != nil {
+// derives unlocks store with the known token and checks that the domain keys are these, from version 1 on.
+func derives(t *testing.T, store keystore.Store, keys [][]byte) {
+	t.Helper()
+	k := open(t, store, &knownToken{root: knownRootKey})
+	if err := k.Unlock(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	var got [32]byte
-	if err := k.Derive(got[:], 1, seal.LabelState, nil); err != nil || !bytes.Equal(got[:], derived) {
-		t.Errorf("derived %x, %v, want %x", got, err, derived)
+	var versions []uint32
+	for i, key := range keys {
+		version := uint32(i + 1)
+		versions = append(versions, version)
+		var got [32]byte
+		if err := k.Derive(got[:], version, seal.LabelState, nil); err != nil || !bytes.Equal(got[:], mac(key, one, "s1", 0, bits256)) {
+			t.Errorf("version %d derives %x, %v", version, got, err)
+		}
+	}
+	if got := k.Versions(); !slices.Equal(got, versions) {
+		t.Errorf("versions %v, want %v", got, versions)
 	}
 	if id := k.ApplianceID(); !bytes.Equal(id[:], knownAppliance) {
 		t.Errorf("appliance id %x", id)
@@ -255,27 +381,34 @@ func TestMalformedRows(t *testing.T) {
 	a, b := count(0x10, 16), count(0x40, 16)
 	first, mine := slotRow(a, "tpm2", "x", knownDomainKey), slotRow(b, "soft", "root", knownDomainKey)
 	good := tableRow(knownDomainKey, knownAppliance, first, mine)
-	resign := func(body []byte) []byte {
-		return join(body, mac(mac(knownDomainKey, one, "l1", 0, knownAppliance, bits256), body))
-	}
+	resign := func(body []byte) []byte { return sign(knownDomainKey, knownAppliance, body) }
 	body := good[:len(good)-32]
+	many := entries(33)
 	edit := func(at int, with ...byte) []byte {
 		b := bytes.Clone(body)
 		copy(b[at:], with)
 		return resign(b)
 	}
 	for name, table := range map[string][]byte{
-		"empty":              {},
-		"table format 2":     edit(0, 2),
-		"sequence 0":         edit(24, 0),
-		"table version 2":    edit(28, 2),
-		"no slot":            edit(29, 0),
-		"three slots":        edit(29, 3),
-		"33 slots":           resign(join(body[:29], 33, bytes.Repeat([]byte{1}, 33*48))),
-		"out of order":       resign(join(body[:30], body[78:126], body[30:78])),
-		"one slot twice":     resign(join(body[:30], body[30:78], body[30:78])),
-		"table too long":     resign(join(body, 0)),
-		"nothing but a head": body[:30],
+		"empty":                    {},
+		"table format 1":           edit(0, 1),
+		"table format 3":           edit(0, 3),
+		"sequence 0":               edit(24, 0),
+		"table version 0":          edit(28, 0),
+		"no slot":                  edit(29, 0),
+		"three slots":              edit(29, 3),
+		"33 slots":                 resign(join(body[:29], 33, 0, 0, many)),
+		"33 retired roots":         resign(join(body[:31], 33, body[32:], many)),
+		"out of order":             resign(join(body[:32], body[80:128], body[32:80])),
+		"one slot twice":           resign(join(body[:32], body[32:80], body[32:80])),
+		"two earlier versions":     resign(join(body[:28], 3, 2, 2, 0, body[32:], many[:64])),
+		"a version before one":     resign(join(body[:30], 1, 0, body[32:], many[:32])),
+		"retired out of order":     resign(join(body[:31], 2, body[32:], many[48:96], many[:48])),
+		"retired twice":            resign(join(body[:31], 2, body[32:], many[:48], many[:48])),
+		"retired and in use":       resign(join(body[:31], 1, body[32:], body[80:128])),
+		"fewer roots than it says": edit(31, 1),
+		"table too long":           resign(join(body, 0)),
+		"nothing but a head":       body[:32],
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -292,7 +425,9 @@ func TestMalformedRows(t *testing.T) {
 		"format 2":          slot(0, 2),
 		"type 2":            slot(1, 2),
 		"type 3":            slot(1, 3),
+		"version 0":         slot(37, 0),
 		"version 2":         slot(37, 2),
+		"another's version": slotOf(b, "soft", "root", knownDomainKey, 2),
 		"longer parameters": slot(71, 10),
 		"no kind":           slot(72, 0),
 		"kind and no blob":  slot(72, 8),
@@ -309,6 +444,14 @@ func TestMalformedRows(t *testing.T) {
 			names(t, err, slotName(b))
 		})
 	}
+}
+
+// entries returns n entries of a table, in order.
+func entries(n int) (b []byte) {
+	for i := range n {
+		b = join(b, 0xc0, i, make([]byte, 46))
+	}
+	return b
 }
 
 func TestMoreSlotsThanTheFormatHas(t *testing.T) {

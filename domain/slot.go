@@ -20,18 +20,17 @@ const (
 	slotFormat = 1
 	typeToken  = 1 // 2 passphrase and 3 recovery are taken
 
-	slotHeadSize  = 1 + 1 + 16 + 16 + 4 + 32 + 2
-	wrappedSize   = 12 + keySize + 16 // IV ‖ ciphertext ‖ tag, as cipher.NewGCMWithRandomNonce gives them
-	maxParameters = 4096
-	maxKind       = 32
+	slotHeadSize = 1 + 1 + 16 + 16 + 4 + 32 + 2
+	wrappedSize  = 12 + keySize + 16 // IV ‖ ciphertext ‖ tag, as cipher.NewGCMWithRandomNonce gives them
 )
 
 // Reasons why a slot row is refused. Without the root nobody can tell an altered slot from a foreign one, so they are one reason.
 var (
-	errSlotForm = errors.New("not a slot of format 1")
-	errSlotName = errors.New("slot id and name differ")
-	errSlotSeal = errors.New("does not open: the slot was altered, or the token's root is another")
-	errRoot     = errors.New("root is not a PRF key")
+	errSlotForm    = errors.New("not a slot of format 1")
+	errSlotName    = errors.New("slot id and name differ")
+	errSlotSeal    = errors.New("does not open: the slot was altered, or the token's root is another")
+	errSlotVersion = errors.New("holds another version of the domain key than the slot table says")
+	errRoot        = errors.New("root is not a PRF key")
 )
 
 // slotID is the random id of a slot; it is the row's name too, so that a row moved to another name shows.
@@ -41,9 +40,9 @@ type slotID [16]byte
 type slot struct {
 	id        slotID
 	appliance [16]byte
+	version   uint32 // of the domain key
 	salt      [32]byte
-	kind      string // of the token
-	blob      []byte // by which the token finds the root
+	root      rootRef
 	wrapped   [wrappedSize]byte
 }
 
@@ -55,15 +54,12 @@ func slotName(id slotID) keystore.Name {
 // head returns the bytes of the row before the IV. All of them are additional data: id, type, parameters, version and appliance cannot
 // be changed without the tag failing.
 func (s *slot) head() []byte {
-	b := append(make([]byte, 0, slotHeadSize+1+maxKind+len(s.blob)+wrappedSize), slotFormat, typeToken)
+	b := append(make([]byte, 0, slotHeadSize+s.root.size()+wrappedSize), slotFormat, typeToken)
 	b = append(b, s.id[:]...)
 	b = append(b, s.appliance[:]...)
-	b = binary.BigEndian.AppendUint32(b, version)
+	b = binary.BigEndian.AppendUint32(b, s.version)
 	b = append(b, s.salt[:]...)
-	b = binary.BigEndian.AppendUint16(b, uint16(1+len(s.kind)+len(s.blob)))
-	b = append(b, byte(len(s.kind)))
-	b = append(b, s.kind...)
-	return append(b, s.blob...)
+	return s.root.append(b)
 }
 
 // encode returns the row. One slot has one encoding.
@@ -75,50 +71,33 @@ func parseSlot(name keystore.Name, row []byte) (*slot, error) {
 	if len(row) < slotHeadSize+wrappedSize || row[0] != slotFormat || row[1] != typeToken {
 		return nil, errSlotForm
 	}
-	parameters := row[slotHeadSize : len(row)-wrappedSize]
-	if len(parameters) > maxParameters || int(binary.BigEndian.Uint16(row[70:])) != len(parameters) ||
-		binary.BigEndian.Uint32(row[34:]) != version {
-		return nil, errSlotForm
-	}
-	s := &slot{id: slotID(row[2:]), appliance: [16]byte(row[18:]), salt: [32]byte(row[38:])}
-	copy(s.wrapped[:], row[len(row)-wrappedSize:])
+	s := &slot{id: slotID(row[2:]), appliance: [16]byte(row[18:]), version: binary.BigEndian.Uint32(row[34:]), salt: [32]byte(row[38:])}
 	var ok bool
-	if s.kind, s.blob, ok = parseParameters(parameters); !ok {
+	if s.root, ok = parseRoot(row[slotHeadSize-2 : len(row)-wrappedSize]); !ok || s.version < 1 {
 		return nil, errSlotForm
 	}
+	copy(s.wrapped[:], row[len(row)-wrappedSize:])
 	if slotName(s.id) != name {
 		return nil, errSlotName
 	}
 	return s, nil
 }
 
-// parseParameters splits kind and blob.
-func parseParameters(p []byte) (kind string, blob []byte, ok bool) {
-	if len(p) < 1 || p[0] < 1 || p[0] > maxKind || len(p) <= 1+int(p[0]) {
-		return "", nil, false
-	}
-	end := 1 + int(p[0])
-	return string(p[1:end]), append([]byte(nil), p[end:]...), true
-}
-
-// newSlot makes a root in the token and a slot that wraps the domain key under it.
-func (k *Keyring) newSlot(ctx context.Context) (*slot, error) {
+// newSlot makes a root in the token and a slot for version of the domain key that names this root and wraps nothing yet. The caller
+// closes the root.
+func (k *Keyring) newSlot(ctx context.Context, version uint32) (*slot, hsm.Key, error) {
 	root, blob, err := k.token.Generate(ctx, hsm.PRFSHA256)
 	if err != nil {
-		return nil, fmt.Errorf("make root: %w", err)
+		return nil, nil, fmt.Errorf("make root: %w", err)
 	}
-	defer root.Close()
-	s := &slot{appliance: k.appliance, kind: k.token.Describe().Kind, blob: blob}
+	s := &slot{appliance: k.appliance, version: version, root: rootRef{k.token.Describe().Kind, blob}}
 	// What a token says is input like any other: the row must be one that parseSlot takes.
-	if kind := len(s.kind); kind < 1 || kind > maxKind || len(blob) < 1 || 1+kind+len(blob) > maxParameters {
-		return nil, fmt.Errorf("make root: token of kind %q gave a blob of %d bytes", s.kind, len(blob))
+	if !s.root.valid() {
+		return nil, nil, errors.Join(fmt.Errorf("make root: token of kind %q gave a blob of %d bytes", s.root.kind, len(blob)), root.Close())
 	}
 	_, _ = rand.Read(s.id[:]) // never fails: it ends the program rather than return an error
 	_, _ = rand.Read(s.salt[:])
-	if err := s.wrap(ctx, root, k.key.Bytes()); err != nil {
-		return nil, err
-	}
-	return s, nil
+	return s, root, nil
 }
 
 // wrap seals the domain key into s, whose other fields are final. The KEK serves this one seal: its salt is drawn with it.
@@ -134,9 +113,10 @@ func (s *slot) wrap(ctx context.Context, root hsm.Key, key []byte) error {
 	})
 }
 
-// unwrap returns the domain key that s wraps, through the token. It returns hsm.ErrBlob for another token's slot.
+// unwrap returns the domain key that s wraps, through the token. It returns hsm.ErrBlob for another token's slot, and for one whose
+// root was ended.
 func (s *slot) unwrap(ctx context.Context, token hsm.Provider) (*securemem.Buffer, error) {
-	root, err := token.Load(ctx, s.blob)
+	root, err := token.Load(ctx, s.root.blob)
 	if err != nil {
 		return nil, fmt.Errorf("load root: %w", err)
 	}
@@ -186,13 +166,18 @@ func (s *slot) kek(ctx context.Context, root hsm.Key) (*securemem.Buffer, error)
 	if len(out) != keySize {
 		return nil, fmt.Errorf("ask root: token returned %d bytes", len(out))
 	}
-	kek, err := securemem.New(keySize)
+	context := append(append(append(make([]byte, 0, 33), typeToken), s.id[:]...), s.appliance[:]...)
+	return derived(out, seal.LabelSlotKEK, context)
+}
+
+// derived returns KDF(key, label, context), 32 bytes that the caller frees.
+func derived(key []byte, label seal.Label, context []byte) (*securemem.Buffer, error) {
+	b, err := securemem.New(keySize)
 	if err != nil {
 		return nil, err
 	}
-	context := append(append(append(make([]byte, 0, 33), typeToken), s.id[:]...), s.appliance[:]...)
-	seal.KDF(kek.Bytes(), out, seal.LabelSlotKEK, context)
-	return kek, nil
+	seal.KDF(b.Bytes(), key, label, context)
+	return b, nil
 }
 
 // withAEAD runs f with AES-256-GCM under kek that draws its own IVs (SP 800-38D, section 8.2.2). Nothing of it is kept.

@@ -2,257 +2,158 @@ package domain
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/binary"
 	"errors"
-	"fmt"
+	"slices"
 
-	"github.com/keyrack/keyrack/hsm"
 	"github.com/keyrack/keyrack/internal/seal"
-	"github.com/keyrack/keyrack/internal/securemem"
 	"github.com/keyrack/keyrack/keystore"
 )
 
 // Numbers and sizes of FORMAT.md, in bytes.
 const (
-	tableFormat   = 1
+	tableFormat   = 2
 	maxSlots      = 32
-	tableHeadSize = 1 + 16 + 8 + 4 + 1
+	maxRetired    = 32
+	tableHeadSize = 1 + 16 + 8 + 4 + 1 + 1 + 1
 	entrySize     = 16 + sha256.Size
 )
 
-// Reasons why a row is refused once the table is read.
-var (
-	errTableForm  = errors.New("not a slot table of format 1")
-	errTableMAC   = errors.New("not authentic: the table was altered, or belongs to other slots")
-	errAppliance  = errors.New("belongs to another appliance")
-	errNotListed  = errors.New("not in the slot table")
-	errMissing    = errors.New("in the slot table, but not in the store")
-	errSlotDigest = errors.New("differs from what the slot table says")
-	errOtherKind  = errors.New("made by a token of another kind")
-	errManySlots  = fmt.Errorf("more than %d slots", maxSlots)
-)
+var errTableForm = errors.New("not a slot table of format 2")
 
-// table lists all slots. Its MAC makes them one authentic whole: without it, whoever can write to the store could plant a slot of his
-// own and wait until the next domain key is wrapped for it.
+// table lists all rows of a domain. Its MAC makes them one authentic whole: without it, whoever can write to the store could plant a slot
+// of his own and wait until the next domain key is wrapped for it, or have the token destroy a key that is in use.
 type table struct {
 	appliance [16]byte
 	sequence  uint64  // one more with each change
+	version   uint32  // of the domain key in the slots, whose MAC this is
 	slots     []entry // in ascending order of ids
+	earlier   []byte  // SHA-256 of the row of version-1, or nil
+	retired   []entry // in ascending order of ids
 }
 
-// entry is a slot in the table.
+// entry is a slot, or the retired root of one, in the table.
 type entry struct {
 	id     slotID
-	digest [sha256.Size]byte // of the slot's row
+	digest [sha256.Size]byte // of the row
 }
 
 // tableName returns the name of the table's row.
 func tableName() keystore.Name { return keystore.MakeName(keystore.SpaceSlotTable) }
 
-// digest is what the table holds of a slot: of the whole row, so that no field is left out.
+// digest is what the table holds of a row: of the whole row, so that no field is left out.
 func digest(row []byte) [sha256.Size]byte { return sha256.Sum256(row) }
 
-// seal returns the table's row, authenticated under the domain key.
+// seal returns the table's row, authenticated under its version of the domain key.
 func (t *table) seal(key []byte) ([]byte, error) {
-	row := append(make([]byte, 0, tableHeadSize+len(t.slots)*entrySize+sha256.Size), tableFormat)
-	row = append(row, t.appliance[:]...)
-	row = binary.BigEndian.AppendUint64(row, t.sequence)
-	row = binary.BigEndian.AppendUint32(row, version)
-	row = append(row, byte(len(t.slots)))
-	for _, e := range t.slots {
-		row = append(row, e.id[:]...)
-		row = append(row, e.digest[:]...)
+	body := t.body()
+	return appendMAC(body, key, t.appliance, body)
+}
+
+// body returns the row without its MAC. One table has one encoding.
+func (t *table) body() []byte {
+	b := append(make([]byte, 0, tableHeadSize+(len(t.slots)+len(t.retired))*entrySize+2*sha256.Size), tableFormat)
+	b = append(b, t.appliance[:]...)
+	b = binary.BigEndian.AppendUint64(b, t.sequence)
+	b = binary.BigEndian.AppendUint32(b, t.version)
+	b = append(b, byte(len(t.slots)), byte(len(t.earlier)/sha256.Size), byte(len(t.retired)))
+	b = appendEntries(b, t.slots)
+	b = append(b, t.earlier...)
+	return appendEntries(b, t.retired)
+}
+
+func appendEntries(b []byte, entries []entry) []byte {
+	for _, e := range entries {
+		b = append(b, e.id[:]...)
+		b = append(b, e.digest[:]...)
 	}
-	return appendMAC(row, key, t.appliance, row)
+	return b
 }
 
 // appendMAC appends the table's HMAC of body to dst. Its key is derived for this use alone: the domain key is only ever a KDF key.
 func appendMAC(dst, key []byte, appliance [16]byte, body []byte) ([]byte, error) {
-	derived, err := securemem.New(keySize)
+	k, err := derived(key, seal.LabelSlotTable, appliance[:])
 	if err != nil {
 		return nil, err
 	}
-	defer derived.Free()
-	seal.KDF(derived.Bytes(), key, seal.LabelSlotTable, appliance[:])
-	return seal.MAC(dst, derived.Bytes(), body), nil
+	defer k.Free()
+	return seal.MAC(dst, k.Bytes(), body), nil
 }
 
 // parseTable decodes a table row, whose MAC it does not check. It accepts only what seal writes; until the MAC is checked, nothing
-// follows from the result but what an error says.
-func parseTable(row []byte) (t table, err error) {
+// follows from the result but what an error says. All lengths are checked before anything is read behind the head.
+func parseTable(row []byte) (table, error) {
 	refused := &RowError{tableName(), errTableForm}
-	if len(row) < tableHeadSize || row[0] != tableFormat || binary.BigEndian.Uint32(row[25:]) != version {
+	if len(row) < tableHeadSize || row[0] != tableFormat {
 		return table{}, refused
 	}
-	n := int(row[29])
-	if n < 1 || n > maxSlots || len(row) != tableHeadSize+n*entrySize+sha256.Size {
+	n, earlier, retired := int(row[29]), int(row[30]), int(row[31])
+	if n < 1 || n > maxSlots || earlier > 1 || retired > maxRetired ||
+		len(row) != tableHeadSize+(n+retired)*entrySize+(earlier+1)*sha256.Size {
 		return table{}, refused
 	}
-	t = table{appliance: [16]byte(row[1:]), sequence: binary.BigEndian.Uint64(row[17:])}
-	for at := tableHeadSize; at < tableHeadSize+n*entrySize; at += entrySize {
-		e := entry{slotID(row[at:]), [sha256.Size]byte(row[at+16:])}
-		if last := len(t.slots) - 1; last >= 0 && bytes.Compare(t.slots[last].id[:], e.id[:]) >= 0 {
-			return table{}, refused
-		}
-		t.slots = append(t.slots, e)
+	t := table{
+		appliance: [16]byte(row[1:]), sequence: binary.BigEndian.Uint64(row[17:]), version: binary.BigEndian.Uint32(row[25:]),
 	}
-	if t.sequence < 1 {
+	rest := row[tableHeadSize:]
+	t.slots, rest = cutEntries(rest, n)
+	if earlier == 1 {
+		t.earlier, rest = bytes.Clone(rest[:sha256.Size]), rest[sha256.Size:]
+	}
+	t.retired, _ = cutEntries(rest, retired)
+	if !t.canonical() {
 		return table{}, refused
 	}
 	return t, nil
 }
 
-// rows are the stored rows of a domain, copied out of one snapshot.
-type rows struct {
-	table []byte // nil when there is none
-	slots []slotRow
+// cutEntries decodes n entries, which b has room for.
+func cutEntries(b []byte, n int) (entries []entry, rest []byte) {
+	for range n {
+		entries = append(entries, entry{slotID(b), [sha256.Size]byte(b[16:])})
+		b = b[entrySize:]
+	}
+	return entries, b
 }
 
-type slotRow struct {
-	name keystore.Name
-	row  []byte
+// canonical reports whether t is a table that seal writes: numbers that count from one, ids in order and each in one list alone.
+func (t *table) canonical() bool {
+	if t.sequence < 1 || t.version < 1 || t.earlier != nil && t.version < 2 || !ascending(t.slots) || !ascending(t.retired) {
+		return false
+	}
+	return !slices.ContainsFunc(t.retired, func(e entry) bool { return slices.ContainsFunc(t.slots, e.sameID) })
 }
 
-// readRows returns the table and all slots. It reads at most maxSlots of them, however many there are.
-func readRows(r keystore.Reader) (found rows, err error) {
-	t, err := r.Get(tableName())
-	if err != nil && !errors.Is(err, keystore.ErrNotFound) {
-		return rows{}, err
-	}
-	if err == nil {
-		found.table = append([]byte{}, t...)
-	}
-	lo, hi := keystore.Range(keystore.SpaceSlot)
-	for e, err := range r.Scan(lo, hi) {
-		if err != nil {
-			return rows{}, err
+func (e entry) sameID(o entry) bool { return e.id == o.id }
+
+func ascending(entries []entry) bool {
+	for i := 1; i < len(entries); i++ {
+		if compareIDs(entries[i-1], entries[i]) >= 0 {
+			return false
 		}
-		if len(found.slots) == maxSlots {
-			return rows{}, &RowError{e.Name, errManySlots}
-		}
-		found.slots = append(found.slots, slotRow{e.Name, append([]byte{}, e.Value...)})
 	}
-	return found, nil
+	return true
 }
 
-// read returns the domain key that the stored rows give with the token, after it has authenticated all of them. It copies the rows out
-// first: a token may take seconds, and a View should not.
-func (k *Keyring) read(ctx context.Context) (*securemem.Buffer, error) {
-	var found rows
-	err := k.store.View(ctx, func(r keystore.Reader) (err error) {
-		found, err = readRows(r)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	if found.table == nil {
-		return nil, ErrNotCreated
-	}
-	t, err := parseTable(found.table)
-	if err != nil {
-		return nil, err
-	}
-	slots, err := found.parse()
-	if err != nil {
-		return nil, err
-	}
-	key, err := k.unwrapAny(ctx, t, slots)
-	if err != nil {
-		return nil, err
-	}
-	if err := k.authenticate(key.Bytes(), found, t, slots); err != nil {
-		key.Free()
-		return nil, err
-	}
-	return key, nil
+func compareIDs(a, b entry) int { return bytes.Compare(a.id[:], b.id[:]) }
+
+// listing is a row that a table names, and how it must be.
+type listing struct {
+	name   keystore.Name
+	digest [sha256.Size]byte
 }
 
-// parse decodes every slot row; one that is malformed is refused, whether it is needed or not.
-func (f rows) parse() ([]*slot, error) {
-	slots := make([]*slot, len(f.slots))
-	for i, s := range f.slots {
-		var err error
-		if slots[i], err = parseSlot(s.name, s.row); err != nil {
-			return nil, &RowError{s.name, err}
-		}
-	}
-	return slots, nil
-}
-
-// unwrapAny returns the domain key of the first slot of this token. Slots of other tokens are passed over; any other failure ends the
-// attempt, so that an altered slot is reported and not papered over by the next, and a token is not asked in a loop.
-func (k *Keyring) unwrapAny(ctx context.Context, t table, slots []*slot) (*securemem.Buffer, error) {
-	others := []error{ErrNoSlot}
-	kind := k.token.Describe().Kind
-	for _, s := range slots {
-		if s.kind != kind {
-			others = append(others, &RowError{slotName(s.id), errOtherKind})
-			continue
-		}
-		key, err := s.unwrap(ctx, k.token)
-		if err == nil {
-			return key, nil
-		}
-		err = &RowError{slotName(s.id), err}
-		if !errors.Is(err, hsm.ErrBlob) {
-			return nil, err
-		}
-		others = append(others, err)
-	}
-	// The table is not authenticated here: what it lists only makes the error more useful.
+// listings returns all rows that t names.
+func (t *table) listings() (all []listing) {
 	for _, e := range t.slots {
-		if !has(slots, e.id) {
-			others = append(others, &RowError{slotName(e.id), errMissing})
-		}
+		all = append(all, listing{slotName(e.id), e.digest})
 	}
-	return nil, errors.Join(others...)
-}
-
-// has reports whether a slot of that id is among slots, of which there are at most maxSlots.
-func has(slots []*slot, id slotID) bool {
-	for _, s := range slots {
-		if s.id == id {
-			return true
-		}
+	if t.earlier != nil {
+		all = append(all, listing{versionName(t.version - 1), [sha256.Size]byte(t.earlier)})
 	}
-	return false
-}
-
-// authenticate checks the table under the key that a slot gave, then every slot against the table. The order matters for what is
-// said, not for what is refused: with a wrong MAC the table is at fault, with a right one the slot.
-func (k *Keyring) authenticate(key []byte, found rows, t table, slots []*slot) error {
-	body := found.table[:len(found.table)-sha256.Size] // as stored, not as parsed and encoded again
-	mac, err := appendMAC(nil, key, t.appliance, body)
-	if err != nil {
-		return err
+	for _, e := range t.retired {
+		all = append(all, listing{retiredName(e.id), e.digest})
 	}
-	if subtle.ConstantTimeCompare(mac, found.table[len(body):]) != 1 {
-		return &RowError{tableName(), errTableMAC}
-	}
-	if t.appliance != k.appliance { // changed since Open, when others were told this id
-		return &RowError{tableName(), errAppliance}
-	}
-	listed := map[slotID][sha256.Size]byte{}
-	for _, e := range t.slots {
-		listed[e.id] = e.digest
-		if !has(slots, e.id) {
-			return &RowError{slotName(e.id), errMissing}
-		}
-	}
-	for i, s := range slots {
-		want, ok := listed[s.id]
-		switch {
-		case !ok:
-			return &RowError{slotName(s.id), errNotListed}
-		case digest(found.slots[i].row) != want:
-			return &RowError{slotName(s.id), errSlotDigest}
-		case s.appliance != t.appliance:
-			return &RowError{slotName(s.id), errAppliance}
-		}
-	}
-	return nil
+	return all
 }

@@ -24,6 +24,7 @@ var (
 	LabelName       = Label{'n', '1'} // domain key: key of name hashes; appliance id 16
 	LabelToken      = Label{'t', '1'} // domain key: key of session, grant and import tokens; fixed by its first user
 	LabelAudit      = Label{'a', '1'} // token key: first MAC key of an audit log's start; nonce 32
+	LabelDomainKey  = Label{'d', '1'} // domain key: key that seals the version before it; appliance id 16
 	LabelSlotTable  = Label{'l', '1'} // domain key: MAC key of the slot table; appliance id 16
 	LabelSlot       = Label{'e', '1'} // token root: the token's factor of a slot's KEK; slot id 16 ‖ salt 32
 	LabelSlotKEK    = Label{'e', '2'} // factors of a slot, in order: its KEK; slot type 1 ‖ slot id 16 ‖ appliance id 16

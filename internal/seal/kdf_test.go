@@ -124,7 +124,7 @@ func TestLabelsAreDistinct(t *testing.T) {
 	seen := map[seal.Label]bool{}
 	all := []seal.Label{
 		seal.LabelMessage, seal.LabelSplit, seal.LabelMaterialID, seal.LabelBucket, seal.LabelRecord, seal.LabelState, seal.LabelName,
-		seal.LabelToken, seal.LabelAudit, seal.LabelSlotTable, seal.LabelSlot, seal.LabelSlotKEK,
+		seal.LabelToken, seal.LabelAudit, seal.LabelDomainKey, seal.LabelSlotTable, seal.LabelSlot, seal.LabelSlotKEK,
 	}
 	for _, l := range all {
 		if seen[l] {
