@@ -245,7 +245,7 @@ func (c *conn) request(ctx context.Context, frame []byte) error {
 	if err != nil && req.ID == 0 {
 		return api.Errorf(api.KindSerialization, "frame: %v", err)
 	}
-	route, known := c.routes[req.Op]
+	route, known := (*c.routes.Load())[req.Op]
 	switch {
 	case err != nil:
 		c.session.Refuse(protocol.Native{}, req.ID, route.Op(), api.Errorf(api.KindSerialization, "frame: %v", err))

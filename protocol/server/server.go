@@ -16,6 +16,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -26,10 +27,11 @@ import (
 	"github.com/keyrack/keyrack/protocol"
 )
 
-// Config is what a Server stands on. All members but Limits and Scribble are required.
+// Config is what a Server stands on. All members but Routes, Limits and Scribble
+// are required.
 type Config struct {
 	Gate      *access.Gate
-	Routes    []access.Route
+	Routes    []access.Route // until Publish
 	Pools     *work.Pools
 	Directory *identity.Directory
 	Hello     func() *protocol.Hello
@@ -80,7 +82,7 @@ func or[T comparable](v, otherwise T) T {
 // Server serves connections. Safe for concurrent use.
 type Server struct {
 	Config
-	routes     map[uint16]access.Route
+	routes     atomic.Pointer[table]
 	handshakes chan struct{} // one token a handshake that computes
 
 	mu        sync.Mutex
@@ -91,21 +93,37 @@ type Server struct {
 	wg        sync.WaitGroup           // connections
 }
 
+// table is the routes by the number of their operation. It is immutable.
+type table map[uint16]access.Route
+
 // New returns a server for some routes. Two routes for one operation are a
 // programmer's error.
 func New(cfg Config) (*Server, error) {
 	cfg.Limits = cfg.Limits.orDefault()
 	s := &Server{
-		Config: cfg, routes: map[uint16]access.Route{}, handshakes: make(chan struct{}, cfg.Limits.MaxHandshakes),
+		Config: cfg, handshakes: make(chan struct{}, cfg.Limits.MaxHandshakes),
 		conns: map[*conn]struct{}{}, peers: map[identity.KeyHash]int{},
 	}
-	for _, r := range cfg.Routes {
-		if _, twice := s.routes[r.Op().Number]; twice {
-			return nil, fmt.Errorf("two routes for %s", r.Op())
-		}
-		s.routes[r.Op().Number] = r
+	if err := s.Publish(cfg.Routes); err != nil {
+		return nil, err
 	}
 	return s, nil
+}
+
+// Publish replaces all routes, for the next frame of every connection: an
+// appliance that unlocks gets its services so. What waits for a worker is served
+// by the route that it came for. On an error, two routes for one operation, the
+// routes stay as they were.
+func (s *Server) Publish(routes []access.Route) error {
+	t := make(table, len(routes))
+	for _, r := range routes {
+		if _, twice := t[r.Op().Number]; twice {
+			return fmt.Errorf("two routes for %s", r.Op())
+		}
+		t[r.Op().Number] = r
+	}
+	s.routes.Store(&t)
+	return nil
 }
 
 // Peer is the other end of a connection, once identified.
