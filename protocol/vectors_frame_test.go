@@ -225,6 +225,13 @@ func makeRequests(t *testing.T, m *maker) {
 		{"list-audit-records", applianceapi.ListAuditRecords.Op, &applianceapi.ListAuditRecordsRequest{From: -10, Limit: 10}},
 		{"get-audit-checkpoint", applianceapi.GetAuditCheckpoint.Op, &applianceapi.GetAuditCheckpointRequest{}},
 		{"get-audit-consistency", applianceapi.GetAuditConsistency.Op, &applianceapi.GetAuditConsistencyRequest{OldSize: 1_000_000}},
+		{"unlock", applianceapi.Unlock.Op, &applianceapi.UnlockRequest{}},
+		{"lock", applianceapi.Lock.Op, &applianceapi.LockRequest{}},
+		{"rotate-domain-key", applianceapi.RotateDomainKey.Op, &applianceapi.RotateDomainKeyRequest{}},
+		{"check-records", applianceapi.CheckRecords.Op, &applianceapi.CheckRecordsRequest{Report: true}},
+		{"add-principal", applianceapi.AddPrincipal.Op, &applianceapi.AddPrincipalRequest{Name: "web", Account: "000000000042", KeyHash: exampleKeyHash}},
+		{"list-principals", applianceapi.ListPrincipals.Op, &applianceapi.ListPrincipalsRequest{Limit: 1000, Marker: "web"}},
+		{"remove-principal", applianceapi.RemovePrincipal.Op, &applianceapi.RemovePrincipalRequest{Name: "web"}},
 	} {
 		m.add(requestVector(good.name, api.RequestID(i+7), good.op, good.in))
 	}
@@ -413,6 +420,7 @@ func makeReplies(t *testing.T, m *maker) {
 	arn := api.Realm{Partition: "aws", Region: "rack-1"}.KeyARN(api.AccountID([]byte("000000000042")), id, false)
 	materialID := example.text("key-material-id")
 	at := api.TimeOf(time.Date(2027, 1, 31, 12, 0, 0, 123_456_000, time.UTC))
+	web := applianceapi.Principal{Name: "web", Account: "000000000042", KeyHash: exampleKeyHash, Arn: "arn:aws:iam::000000000042:root", CreationDate: at}
 	for _, good := range []struct {
 		name string
 		op   *api.Op
@@ -429,6 +437,15 @@ func makeReplies(t *testing.T, m *maker) {
 		{"get-audit-consistency", applianceapi.GetAuditConsistency.Op, &applianceapi.GetAuditConsistencyResponse{Checkpoint: checkpoint, Proof: []api.Blob{make([]byte, 32)}}},
 		{"list-audit-records", applianceapi.ListAuditRecords.Op, &applianceapi.ListAuditRecordsResponse{From: 11, Records: []api.Blob{{0xa0}, {0xa0}}, Next: 13}},
 		{"list-audit-records-none", applianceapi.ListAuditRecords.Op, &applianceapi.ListAuditRecordsResponse{From: 12, Next: 12}},
+		{"get-status-locked", applianceapi.GetStatus.Op, &applianceapi.GetStatusResponse{ApplianceId: id.String(), State: applianceapi.Locked, StartTime: at}},
+		{"unlock", applianceapi.Unlock.Op, &applianceapi.UnlockResponse{State: applianceapi.Unlocked}},
+		{"lock", applianceapi.Lock.Op, &applianceapi.LockResponse{}},
+		{"rotate-domain-key", applianceapi.RotateDomainKey.Op, &applianceapi.RotateDomainKeyResponse{Version: 2}},
+		{"check-records", applianceapi.CheckRecords.Op, &applianceapi.CheckRecordsResponse{State: applianceapi.CheckFailed, Done: 3, Total: 4,
+			Problems: []string{"record alias/000000000042/billing is not what was written"}, Generation: 12, StartTime: at}},
+		{"add-principal", applianceapi.AddPrincipal.Op, &applianceapi.AddPrincipalResponse{Principal: web}},
+		{"list-principals", applianceapi.ListPrincipals.Op, &applianceapi.ListPrincipalsResponse{Principals: []applianceapi.Principal{web}, NextMarker: "web"}},
+		{"remove-principal", applianceapi.RemovePrincipal.Op, &applianceapi.RemovePrincipalResponse{Principal: web}},
 	} {
 		frame := protocol.Native{}.AppendReply(nil, good.op, 7, good.out, nil)
 		m.add(replyVector(good.name, good.op.Number, 7, frame).with("expect", "ok"))
@@ -460,6 +477,9 @@ func makeKeyReplies(m *maker, id api.KeyID, arn string, at api.Time) {
 		m.add(replyVector(good.name, good.op.Number, 30, protocol.Native{}.AppendReply(nil, good.op, 30, good.out, nil)).with("expect", "ok"))
 	}
 }
+
+// exampleKeyHash is the hash of a client's key.
+const exampleKeyHash = "sha256:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 
 func replyVector(name string, of any, id int, frame []byte) vector {
 	return named(name).with("of", of).with("id", id).with("frame", frame).with("diag", diagnose(frame[4:]))

@@ -1,7 +1,7 @@
 // Package applianceapi is the vocabulary of the appliance itself: the
 // operations under keyrack: that no cloud has a word for.
 //
-// Read first: [Operations]; [GetStatusResponse]; [ListAuditRecordsRequest].
+// Read first: [Operations]; [GetStatusResponse]; [AddPrincipalRequest].
 //
 // They concern the whole appliance, never a tenant, so only the operator may
 // call them: whoever reaches the local Unix socket as root or as the service's
@@ -17,17 +17,29 @@ var (
 	ListAuditRecords    = api.Define[ListAuditRecordsRequest, ListAuditRecordsResponse](api.Appliance, "ListAuditRecords", 2, api.ReadOnly|api.Idempotent)
 	GetAuditCheckpoint  = api.Define[GetAuditCheckpointRequest, GetAuditCheckpointResponse](api.Appliance, "GetAuditCheckpoint", 3, api.ReadOnly|api.Idempotent)
 	GetAuditConsistency = api.Define[GetAuditConsistencyRequest, GetAuditConsistencyResponse](api.Appliance, "GetAuditConsistency", 4, api.ReadOnly|api.Idempotent)
+	Unlock              = api.Define[UnlockRequest, UnlockResponse](api.Appliance, "Unlock", 5, 0) // not to be repeated: a token counts wrong PINs
+	Lock                = api.Define[LockRequest, LockResponse](api.Appliance, "Lock", 6, api.Idempotent)
+	RotateDomainKey     = api.Define[RotateDomainKeyRequest, RotateDomainKeyResponse](api.Appliance, "RotateDomainKey", 7, 0)
+	CheckRecords        = api.Define[CheckRecordsRequest, CheckRecordsResponse](api.Appliance, "CheckRecords", 8, api.ReadOnly|api.Idempotent)
+	AddPrincipal        = api.Define[AddPrincipalRequest, AddPrincipalResponse](api.Appliance, "AddPrincipal", 9, 0)
+	ListPrincipals      = api.Define[ListPrincipalsRequest, ListPrincipalsResponse](api.Appliance, "ListPrincipals", 10, api.ReadOnly|api.Idempotent)
+	RemovePrincipal     = api.Define[RemovePrincipalRequest, RemovePrincipalResponse](api.Appliance, "RemovePrincipal", 11, 0)
 )
 
 // Operations returns the rows of this package.
 func Operations() []*api.Op {
-	return []*api.Op{GetStatus.Op, ListAuditRecords.Op, GetAuditCheckpoint.Op, GetAuditConsistency.Op}
+	return []*api.Op{
+		GetStatus.Op, ListAuditRecords.Op, GetAuditCheckpoint.Op, GetAuditConsistency.Op,
+		Unlock.Op, Lock.Op, RotateDomainKey.Op, CheckRecords.Op,
+		AddPrincipal.Op, ListPrincipals.Op, RemovePrincipal.Op,
+	}
 }
 
 // GetStatusRequest asks how the appliance is. It has no members.
 type GetStatusRequest struct{}
 
-// GetStatusResponse says how the appliance is.
+// GetStatusResponse says how the appliance is. While it is locked, nobody knows
+// how its records are: the members from Address on are absent.
 type GetStatusResponse struct {
 	ApplianceId     string   `n:"1"` // UUID, made at init
 	Version         string   `n:"2"`
@@ -42,6 +54,13 @@ type GetStatusResponse struct {
 	Allocations     int64    `n:"11" rule:"always"` // heap objects since the start
 	AllocatedBytes  int64    `n:"12" rule:"always"` // of them
 	Warnings        []string `n:"13"`               // what an operator should change, one sentence each
+
+	Address          string `n:"14"` // host:port of the native protocol's TLS listener
+	DomainKeyVersion int64  `n:"15"` // the newest, from 1
+	Rotating         bool   `n:"16"` // records of an earlier version are being wrapped anew
+	Generation       int64  `n:"17"` // of the records: one more for every commit
+	Buckets          int64  `n:"18"` // in use, of 65,536
+	Rows             int64  `n:"19"` // sealed records
 }
 
 // State is whether the domain key is in memory.

@@ -84,13 +84,15 @@ type Appliance struct {
 	listener net.Listener
 	local    net.Listener
 	wg       sync.WaitGroup
+	ended    chan struct{} // closed when the operator has locked the appliance
+	ending   sync.Once
 	undo     []func(context.Context) error // how to stop what runs, last first
 }
 
 // Start brings an appliance up: unlocked, recording and listening. On an error
 // everything that was started is stopped again.
 func Start(ctx context.Context, cfg Config) (*Appliance, error) {
-	a := &Appliance{cfg: cfg.withDefaults(), people: new(identity.Directory)}
+	a := &Appliance{cfg: cfg.withDefaults(), people: new(identity.Directory), ended: make(chan struct{})}
 	a.ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	for _, step := range []struct {
 		name string
@@ -242,7 +244,10 @@ func (a *Appliance) listen(ctx context.Context) (err error) {
 		Log: a.log, AuditKey: a.auditKey, ID: a.id.String(), Version: a.cfg.Version, ServerKey: a.ServerKey(),
 		Token: a.token.Describe().Model, Started: a.started, State: a.state,
 		Connections: func() int { return a.server.Connections() }, Warnings: a.warnings,
+		Address: a.Addr, Records: a.records, Unlock: a.keyring.Unlock, Lock: a.Lock,
+		Rotate: func(context.Context) error { return errors.ErrUnsupported },
 	})
+	a.onClose(self.StopChecks)
 	a.routes = append(a.keys.Routes(a.gate), self.Routes(a.gate)...)
 	a.server, err = server.New(server.Config{
 		Gate: a.gate, Routes: a.routes, Pools: a.pools,
@@ -283,6 +288,14 @@ func (a *Appliance) state() applianceapi.State {
 		return applianceapi.Unlocked
 	}
 	return applianceapi.Locked
+}
+
+// records says how the sealed records are.
+func (a *Appliance) records() (r appliance.Records) {
+	if v := a.keyring.Versions(); len(v) > 0 {
+		r.KeyVersion, r.Rotating = v[len(v)-1], len(v) > 1
+	}
+	return r
 }
 
 func (a *Appliance) hello() *protocol.Hello {

@@ -21,6 +21,9 @@ func (s *Service) GetStatus(c *access.Call, _ *applianceapi.GetStatusRequest, ou
 		CPUMicros: cpuMicros(), Warnings: s.Warnings(),
 	}
 	out.Allocations, out.AllocatedBytes = allocated()
+	r := s.Records()
+	out.Address, out.DomainKeyVersion, out.Rotating = s.Address(), int64(r.KeyVersion), r.Rotating
+	out.Generation, out.Buckets, out.Rows = int64(r.Generation), int64(r.Buckets), int64(r.Rows)
 	return nil
 }
 
