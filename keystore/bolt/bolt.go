@@ -66,7 +66,10 @@ const allocate = 4 << 20
 
 // Store is a store in one file. It implements [keystore.Store]; nothing else may have the file open
 // while it does.
-type Store struct{ *keystore.Local }
+type Store struct {
+	*keystore.Local
+	engine *engine
+}
 
 var _ keystore.Store = (*Store)(nil)
 
@@ -89,11 +92,16 @@ func open(path string, mapping func(size int64) int) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	return openLocked(path, f, mapping)
+}
+
+// openLocked takes over f.
+func openLocked(path string, f *os.File, mapping func(size int64) int) (*Store, error) {
 	size, err := examine(path, f)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	e := &engine{path: path, file: f}
+	e := &engine{path: path, file: f, end: (*bbolt.Tx).Commit}
 	if err := e.open(mapping(size)); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -101,7 +109,7 @@ func open(path string, mapping func(size int64) int) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
-	return &Store{local}, nil
+	return &Store{local, e}, nil
 }
 
 // open hands the file to bolt. The freelist is synced with each commit: without it bolt would find
@@ -131,7 +139,7 @@ func examine(path string, f *os.File) (size int64, err error) {
 		return 0, fmt.Errorf("keystore/bolt: %w", err)
 	}
 	im, err := readNewest(f)
-	if errors.Is(err, errNoMeta) {
+	if errors.Is(err, errNoMeta) || errors.Is(err, errUnread) && info.Size() < minPage {
 		return 0, fmt.Errorf("%w: %s: nothing of a store is in its %d bytes; if it was one, restore it from a backup", ErrFormat, path, info.Size())
 	}
 	if errors.Is(err, ErrFormat) {

@@ -187,7 +187,7 @@ func TestCreateAtOnce(t *testing.T) {
 	done.Wait()
 	count := 0
 	made.Range(func(_, s any) bool { count++; closeStore(t, s.(*bolt.Store)); return true })
-	if count > 1 {
+	if count != 1 {
 		t.Errorf("%d created it", count)
 	}
 	closeStore(t, open(t, path))
@@ -280,7 +280,10 @@ func foreign(t testing.TB, path string, f func(*bbolt.Tx) error) {
 	t.Helper()
 	db, err := bbolt.Open(path, 0o600, nil)
 	check(t, err)
-	check(t, errors.Join(db.Update(f), db.Close()))
+	if err := db.Update(f); err != errRollback {
+		check(t, err)
+	}
+	check(t, db.Close())
 }
 
 func setHeader(t testing.TB, path, key, value string) {

@@ -22,6 +22,8 @@ type engine struct {
 	path string
 	file *os.File // db's own
 	db   *bbolt.DB
+	// end ends a transaction of bolt; a test lets it fail.
+	end func(*bbolt.Tx) error
 
 	// mu is held while a transaction of bolt begins. It guards failed and stuck.
 	mu sync.Mutex
@@ -31,6 +33,7 @@ type engine struct {
 	stuck  bool
 
 	newest atomic.Pointer[image]
+	bufs   sync.Pool // *[]byte, the memory in which snapshots read pages
 }
 
 // Tries of a Snapshot that a commit overtakes each time; one takes a microsecond, a commit two
@@ -131,7 +134,7 @@ func (e *engine) write(r keystore.Revision, rows []keystore.Row) error {
 	if err := fill(tx, r, rows); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
-	return tx.Commit()
+	return e.end(tx)
 }
 
 // fill makes the changes of a transaction.
@@ -155,12 +158,12 @@ func fill(tx *bbolt.Tx, r keystore.Revision, rows []keystore.Row) error {
 }
 
 // Close implements keystore.Engine. A bolt that panicked may never let go of its locks: then its
-// mapping stays until the process ends, and only the file is closed and with it the lock on it.
+// mapping stays until the process ends, and only the file is unlocked and closed.
 func (e *engine) Close() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.stuck {
-		return e.file.Close()
+		return errors.Join(flock(e.file, syscall.LOCK_UN), e.file.Close())
 	}
 	return e.db.Close()
 }
@@ -213,14 +216,20 @@ type snapshot struct {
 	engine *engine
 	tx     *bbolt.Tx
 	key    []byte
-	buf    []byte
+	buf    *[]byte
 }
 
 // Get implements keystore.Snapshot. The value is a copy.
 func (s *snapshot) Get(n keystore.Name) ([]byte, error) {
+	if s.buf == nil {
+		s.buf, _ = s.engine.bufs.Get().(*[]byte)
+	}
+	if s.buf == nil {
+		s.buf = new([]byte)
+	}
 	s.key = n.Append(s.key[:0])
-	value, buf, found, err := s.get(s.key, s.buf)
-	s.buf = buf
+	value, buf, found, err := s.get(s.key, *s.buf)
+	*s.buf = buf
 	switch {
 	case err != nil:
 		return nil, s.engine.damaged(err)
@@ -258,4 +267,9 @@ func (s *snapshot) Scan(lo, hi keystore.Name) iter.Seq2[keystore.Entry, error] {
 func (s *snapshot) Revision() keystore.Revision { return s.revision }
 
 // Close implements keystore.Snapshot.
-func (s *snapshot) Close() { s.tx.Rollback() }
+func (s *snapshot) Close() {
+	s.tx.Rollback()
+	if s.buf != nil {
+		s.engine.bufs.Put(s.buf)
+	}
+}

@@ -65,39 +65,50 @@ func flock(f *os.File, how int) error {
 
 // Create makes a new, empty store at path, of mode 0600, and opens it as Open does. The file appears
 // whole and durable or, whatever happens, not at all; what a Create that was cut off left beside it
-// goes with the next one. Errors are ErrExists and what the file system says.
+// goes with the next one. Nobody else can open it first. Errors are ErrExists and what the file
+// system says.
 func Create(path string) (*Store, error) {
-	if err := create(path); err != nil {
+	f, err := create(path)
+	if err != nil {
 		return nil, err
 	}
-	return Open(path)
+	return openLocked(path, f, mapping)
 }
 
-// create holds the lock on the folder, so that it alone uses the temporary name.
-func create(path string) (err error) {
+// create returns the new file, locked. It holds the lock on the folder, so that it alone uses the
+// temporary name.
+func create(path string) (*os.File, error) {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
-		return fmt.Errorf("keystore/bolt: %w", err)
+		return nil, fmt.Errorf("keystore/bolt: %w", err)
 	}
 	defer dir.Close() // and with it the lock
 	if err := flock(dir, syscall.LOCK_EX); err != nil {
-		return err
+		return nil, err
 	}
 	fresh := path + ".new"
-	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("keystore/bolt: %w", err)
+	if err := remove(fresh); err != nil {
+		return nil, fmt.Errorf("keystore/bolt: %w", err)
 	}
 	if err := build(fresh); err != nil {
-		return errors.Join(fmt.Errorf("keystore/bolt: %w", err), remove(fresh))
+		return nil, errors.Join(fmt.Errorf("keystore/bolt: %w", err), remove(fresh))
+	}
+	f, err := openFile(fresh)
+	if err != nil {
+		return nil, errors.Join(err, remove(fresh))
 	}
 	// A link fails where something is, which a rename would overwrite.
-	if err := os.Link(fresh, path); err != nil {
-		if errors.Is(err, fs.ErrExist) {
-			err = fmt.Errorf("%w: %s", ErrExists, path)
-		}
-		return errors.Join(err, remove(fresh))
+	err = os.Link(fresh, path)
+	if errors.Is(err, fs.ErrExist) {
+		err = fmt.Errorf("%w: %s", ErrExists, path)
 	}
-	return errors.Join(remove(fresh), dir.Sync())
+	if err := errors.Join(err, remove(fresh)); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	if err := dir.Sync(); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 func remove(path string) error {

@@ -55,8 +55,11 @@ const (
 
 var order = binary.NativeEndian
 
-// errNoMeta says that there is no meta page in these bytes, not even a damaged one.
-var errNoMeta = errors.New("not a bolt file")
+// Why bytes are not a meta page: with these and ErrFormat bolt takes the other one.
+var (
+	errNoMeta = errors.New("no meta page")
+	errTorn   = errors.New("checksum of a meta page")
+)
 
 // meta is what a meta page says of one committed transaction. A file has two, written in turn; the
 // newer one that is whole counts.
@@ -80,7 +83,7 @@ func parseMeta(b []byte) (meta, error) {
 	sum := fnv.New64a()
 	sum.Write(b[:metaSize-8])
 	if order.Uint64(b[metaSize-8:]) != sum.Sum64() {
-		return meta{}, errors.New("checksum of a meta page")
+		return meta{}, errTorn
 	}
 	m := meta{int(order.Uint32(b[8:])), order.Uint64(b[16:]), order.Uint64(b[32:]), order.Uint64(b[40:]), order.Uint64(b[48:])}
 	return m, m.check()
@@ -101,38 +104,62 @@ func (m meta) check() error {
 	return nil
 }
 
-// findMeta returns the meta that bolt takes: the newer one, or the one that is whole. Its search
-// for the second without the first is bolt's. Errors are errNoMeta, ErrFormat, and others for
-// damage.
+// findMeta returns the meta that bolt takes: the newer one, or the one that is whole. Both places
+// must be there to be read, since bolt reads both, and one that is whole but impossible is in its
+// way. Errors are errNoMeta, ErrFormat, and others for damage.
 func findMeta(f io.ReaderAt) (meta, error) {
 	first, err := readMeta(f, 0)
-	if err == nil {
-		second, err := readMeta(f, int64(first.pageSize))
-		if err == nil && second.txid > first.txid && second.pageSize == first.pageSize {
-			return second, nil
-		}
+	if absent(err) {
+		return findSecond(f, err)
+	}
+	if err != nil {
+		return meta{}, err
+	}
+	second, err := readMeta(f, int64(first.pageSize))
+	switch {
+	case absent(err), err == nil && second.txid < first.txid:
 		return first, nil
+	case err == nil && second.pageSize != first.pageSize:
+		return meta{}, errors.New("the meta pages disagree")
 	}
+	return second, err
+}
+
+// findSecond looks for the second meta page where bolt does. Without it the error is that of the
+// first one, or of one that was damaged.
+func findSecond(f io.ReaderAt, first error) (meta, error) {
 	for size := int64(minPage); size <= maxPage; size *= 2 {
-		if second, other := readMeta(f, size); other == nil && int64(second.pageSize) == size {
-			return second, nil
-		} else if errors.Is(err, errNoMeta) && !errors.Is(other, errNoMeta) {
-			err = other
+		second, err := readMeta(f, size)
+		switch {
+		case errors.Is(err, errUnread):
+			return meta{}, first // the end of the file
+		case absent(err):
+			if errors.Is(first, errNoMeta) {
+				first = err
+			}
+		case err == nil && int64(second.pageSize) != size:
+			return meta{}, errors.New("the second meta page is out of place")
+		default:
+			return second, err
 		}
 	}
-	return meta{}, err
+	return meta{}, first
 }
+
+// absent reports whether an error of readMeta lets bolt take the other meta page.
+func absent(err error) bool {
+	return errors.Is(err, errNoMeta) || errors.Is(err, errTorn) || errors.Is(err, ErrFormat)
+}
+
+// errUnread says that the bytes of a meta page could not be had.
+var errUnread = errors.New("a meta page cannot be read")
 
 func readMeta(f io.ReaderAt, at int64) (meta, error) {
 	var b [headerSize + metaSize]byte
-	n, err := f.ReadAt(b[:], at)
-	if n == len(b) {
-		return parseMeta(b[:])
+	if n, err := f.ReadAt(b[:], at); n < len(b) {
+		return meta{}, fmt.Errorf("%w: %w", errUnread, err)
 	}
-	if errors.Is(err, io.EOF) {
-		err = errNoMeta
-	}
-	return meta{}, err
+	return parseMeta(b[:])
 }
 
 // node is a branch or leaf whose elements all lie inside of it.
