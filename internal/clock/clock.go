@@ -81,6 +81,13 @@ func (c *Clock) Behind() time.Duration {
 	return behind
 }
 
+// Running returns for how long the clock has been there, by the monotonic clock: what no setting of
+// the wall clock changes.
+func (c *Clock) Running() time.Duration {
+	_, mono := c.read()
+	return time.Duration(mono) * time.Microsecond
+}
+
 // micros returns the wall's reading, or where that is behind what was given out, the monotonic
 // clock's. While the wall clock is steady the callers only read ahead, so that its cache line is
 // not fought over.

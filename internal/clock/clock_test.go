@@ -262,3 +262,16 @@ func BenchmarkNowParallel(b *testing.B) {
 		}
 	})
 }
+
+// TestRunning counts what passes, whatever becomes of the wall clock.
+func TestRunning(t *testing.T) {
+	t.Parallel()
+	c, advance := clock.NewTest(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
+	before := c.Running()
+	advance(time.Hour)
+	advance(-24 * time.Hour)
+	c.Floor(time.Date(2038, 1, 1, 0, 0, 0, 0, time.UTC))
+	if passed := c.Running() - before; passed != time.Hour {
+		t.Errorf("%v passed, want an hour", passed)
+	}
+}

@@ -8,8 +8,6 @@ import (
 
 	"github.com/keyrack/keyrack/access/identity"
 	"github.com/keyrack/keyrack/api"
-	"github.com/keyrack/keyrack/hsm"
-	"github.com/keyrack/keyrack/hsm/soft"
 	"github.com/keyrack/keyrack/protocol/client"
 )
 
@@ -34,13 +32,20 @@ func Dev(ctx context.Context, dir, version string, logger *slog.Logger) (a *Appl
 	if err != nil {
 		return nil, nil, fmt.Errorf("make the client's key: %w", err)
 	}
-	realm := api.Realm{Partition: "aws", Region: "rack-1"}
-	a, err = Start(ctx, Config{
-		Dir: dir, Realm: realm, Version: version, Logger: logger, AllowUnlockedMemory: true, AuditBytes: 16 << 20,
-		Token:      func(context.Context) (hsm.Provider, error) { return soft.Create(filepath.Join(dir, "token")) },
-		Principals: []*identity.Principal{{ARN: realm.RootARN(devAccount), Type: identity.Root, Account: devAccount, Credential: hash}},
-	})
+	create, open, err := ParseToken("soft", dir)
 	if err != nil {
+		return nil, nil, err
+	}
+	realm := api.Realm{Partition: "aws", Region: "rack-1"}
+	cfg := Config{
+		Dir: dir, Realm: realm, Version: version, Logger: logger, AllowUnlockedMemory: true, AuditBytes: 16 << 20, Token: create,
+		Principals: []*identity.Principal{{ARN: realm.RootARN(devAccount), Type: identity.Root, Account: devAccount, Credential: hash}},
+	}
+	if _, err := Create(ctx, cfg); err != nil {
+		return nil, nil, err
+	}
+	cfg.Token = open
+	if a, err = Start(ctx, cfg); err != nil {
 		return nil, nil, err
 	}
 	return a, []string{

@@ -1,6 +1,7 @@
 package rack
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"errors"
@@ -9,18 +10,26 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/audit"
 	"github.com/keyrack/keyrack/hsm"
 	"github.com/keyrack/keyrack/internal/seal"
 	"github.com/keyrack/keyrack/internal/securemem"
 	"github.com/keyrack/keyrack/internal/tlog"
+	"github.com/keyrack/keyrack/keystore"
 )
 
-// openLog opens the audit log. Its two keys are made in the token: one signs
+// errNoSigner says that a token's key is not of the kind that was asked for.
+var errNoSigner = errors.New("the token's key does not sign")
+
+// origin names the audit log in its checkpoints.
+func origin(id api.KeyID) string { return "keyrack.local/" + id.String() }
+
+// openLog opens the audit log. Its two keys are in the token: one signs
 // checkpoints, one gives the key of the batches' MACs, so that nobody who reads
 // the appliance's memory can make either.
 func (a *Appliance) openLog(ctx context.Context) error {
-	if err := os.MkdirAll(filepath.Join(a.cfg.Dir, "audit"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(a.cfg.Dir, auditName), 0o700); err != nil {
 		return err
 	}
 	signer, public, err := a.checkpointSigner(ctx)
@@ -31,12 +40,11 @@ func (a *Appliance) openLog(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("chain key: %w", err)
 	}
-	origin := "keyrack.local/" + a.id.String()
-	if a.auditKey, err = tlog.FormatP256(origin, public); err != nil {
+	if a.auditKey, err = tlog.FormatP256(origin(a.id), public); err != nil {
 		return err
 	}
 	a.log, err = audit.Open(audit.Config{
-		Files: a.cfg.AuditFiles, Origin: origin, Clock: a.cfg.Clock, Durability: a.cfg.Durability, SegmentBytes: a.cfg.AuditBytes,
+		Files: a.cfg.AuditFiles, Origin: origin(a.id), Clock: a.cfg.Clock, Durability: a.cfg.Durability, SegmentBytes: a.cfg.AuditBytes,
 		Signer:   audit.Signer{Public: public, SignDigest: signer.SignDigest},
 		StartKey: chain, OnChange: a.logChanged,
 	})
@@ -57,27 +65,43 @@ func (a *Appliance) logChanged(s audit.State) {
 		slog.Any("checkpoint", s.CheckpointErr), slog.Any("space", s.SpaceErr))
 }
 
+// tokenKey loads one of the appliance's own keys from the token.
+func (a *Appliance) tokenKey(ctx context.Context, name string) (hsm.Key, error) {
+	var blob []byte
+	err := a.below.View(ctx, func(r keystore.Reader) error {
+		b, err := r.Get(tokenKeyName(name))
+		blob = bytes.Clone(b)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	k, err := a.token.Load(ctx, blob)
+	if err == nil {
+		a.onClose(func(context.Context) error { return k.Close() })
+	}
+	return k, err
+}
+
 func (a *Appliance) checkpointSigner(ctx context.Context) (hsm.Signer, *ecdsa.PublicKey, error) {
-	k, _, err := a.token.Generate(ctx, hsm.SignP256)
+	k, err := a.tokenKey(ctx, checkpointKey)
 	if err != nil {
 		return nil, nil, err
 	}
-	a.onClose(func(context.Context) error { return k.Close() })
 	signer, ok := k.(hsm.Signer)
 	public, isP256 := k.Public().(*ecdsa.PublicKey)
 	if !ok || !isP256 {
-		return nil, nil, errors.New("the token's key does not sign")
+		return nil, nil, errNoSigner
 	}
 	return signer, public, nil
 }
 
 // chainKey returns how the log gets the MAC key for a nonce: one HMAC in the token.
 func (a *Appliance) chainKey(ctx context.Context) (func([32]byte) (*securemem.Buffer, error), error) {
-	k, _, err := a.token.Generate(ctx, hsm.PRFSHA256)
+	k, err := a.tokenKey(ctx, chainKey)
 	if err != nil {
 		return nil, err
 	}
-	a.onClose(func(context.Context) error { return k.Close() })
 	prf, ok := k.(hsm.PRF)
 	if !ok {
 		return nil, errors.New("the token's key is not a PRF")

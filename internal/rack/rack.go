@@ -1,37 +1,34 @@
 // Package rack wires the appliance: from a configuration to a running server.
 // It is the only place that names concrete tokens and engines.
 //
-// Read first: [Config]; [Start], which is the wiring, bottom up; [Appliance].
+// Read first: [Config]; [Start] and [Appliance.Unlock], which are the wiring,
+// bottom up; [Create], which makes what they find in the data folder.
 //
 // It holds no logic of its own: what a part does is in its package.
 package rack
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/keyrack/keyrack/access"
 	"github.com/keyrack/keyrack/access/identity"
 	"github.com/keyrack/keyrack/api"
-	"github.com/keyrack/keyrack/api/applianceapi"
 	"github.com/keyrack/keyrack/audit"
 	"github.com/keyrack/keyrack/domain"
 	"github.com/keyrack/keyrack/hsm"
 	"github.com/keyrack/keyrack/internal/clock"
-	"github.com/keyrack/keyrack/internal/seal"
 	"github.com/keyrack/keyrack/internal/securemem"
 	"github.com/keyrack/keyrack/internal/work"
 	"github.com/keyrack/keyrack/keystore"
 	"github.com/keyrack/keyrack/keystore/sealed"
-	"github.com/keyrack/keyrack/protocol"
 	"github.com/keyrack/keyrack/protocol/server"
 	"github.com/keyrack/keyrack/service/appliance"
 	"github.com/keyrack/keyrack/service/kms"
@@ -40,11 +37,11 @@ import (
 // Config says what to start. Dir, Token and Logger are required; the zero
 // value of the rest is the default.
 type Config struct {
-	Dir        string         // data folder: audit/, server.pem, keyrack.sock
+	Dir        string         // data folder, see folder.go
 	Listen     string         // host:port; "" = 127.0.0.1 and any free port
 	Realm      api.Realm      // zero = aws, rack-1
 	Token      hsm.Opener     // opens the token that holds the root
-	Store      keystore.Store // below the seal; nil = memory. Start closes it
+	Store      keystore.Store // below the seal; nil = the file in Dir. Start closes it, Create does not
 	AuditFiles audit.Files    // nil = Dir/audit
 	Durability audit.Durability
 	AuditBytes int64 // size of one file of the audit log, three of which are made at once; 0 = audit's default
@@ -55,6 +52,9 @@ type Config struct {
 	Limits     server.Limits
 	Pools      map[work.Class]work.Size // nil = the defaults
 
+	// Locked starts without the domain key: only the operator is answered, over
+	// the Unix socket, until [Appliance.Unlock].
+	Locked bool
 	// AllowUnlockedMemory goes on where the kernel refuses to lock memory;
 	// status says so. For development.
 	AllowUnlockedMemory bool
@@ -69,47 +69,72 @@ type Appliance struct {
 	started  api.Time
 	ctx      context.Context
 	cancel   context.CancelFunc
+	below    keystore.Store
 	token    hsm.Provider
 	keyring  *domain.Keyring
-	store    keystore.Store // sealed
 	log      *audit.Log
 	auditKey string
 	gate     *access.Gate
-	routes   []access.Route
-	keys     *kms.Service
+	self     *appliance.Service
 	pools    *work.Pools
 	cert     tls.Certificate
 	people   *identity.Directory
 	server   *server.Server
-	listener net.Listener
 	local    net.Listener
 	wg       sync.WaitGroup
 	ended    chan struct{} // closed when the operator has locked the appliance
 	ending   sync.Once
-	undo     []func(context.Context) error // how to stop what runs, last first
+
+	// life is held while the appliance unlocks and when it begins to close, so that what was
+	// started is stopped. It guards what follows once Start has returned. Close runs drain,
+	// then undo, each from its end: first nobody asks any more, then what answered goes.
+	life    sync.Mutex
+	closing bool
+	drain   stops
+	undo    stops
+
+	// open is what an unlocked appliance has besides, nil while it is locked.
+	open atomic.Pointer[opened]
 }
 
-// Start brings an appliance up: unlocked, recording and listening. On an error
-// everything that was started is stopped again.
+// Start brings up the appliance that [Create] has made in the data folder: it
+// records and answers, unlocked unless the configuration says otherwise. On an
+// error everything that was started is stopped again.
 func Start(ctx context.Context, cfg Config) (*Appliance, error) {
 	a := &Appliance{cfg: cfg.withDefaults(), people: new(identity.Directory), ended: make(chan struct{})}
 	a.ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	for _, step := range []struct {
-		name string
-		run  func(context.Context) error
-	}{
+	steps := []step{
 		{"protect memory", a.protectMemory},
+		{"take the data folder", a.takeFolder},
+		{"open the store", a.openStore},
 		{"open the token", a.openToken},
-		{"unlock the domain key", a.unlock},
+		{"find the domain key", a.findDomain},
 		{"open the audit log", a.openLog},
-		{"start the services", a.startServices},
-		{"listen", a.listen},
-	} {
-		if err := step.run(ctx); err != nil {
-			return nil, errors.Join(fmt.Errorf("%s: %w", step.name, err), a.Close(ctx))
-		}
+		{"answer the operator", a.answerOperator},
+	}
+	if !cfg.Locked {
+		steps = append(steps, step{"unlock", a.Unlock})
+	}
+	if err := run(ctx, steps); err != nil {
+		return nil, errors.Join(err, a.Close(ctx))
 	}
 	return a, nil
+}
+
+// step is a part of starting.
+type step struct {
+	name string
+	run  func(context.Context) error
+}
+
+// run runs steps until one fails, and says which.
+func run(ctx context.Context, steps []step) error {
+	for _, s := range steps {
+		if err := s.run(ctx); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	return nil
 }
 
 func (c Config) withDefaults() Config {
@@ -119,11 +144,8 @@ func (c Config) withDefaults() Config {
 	if c.Realm == (api.Realm{}) {
 		c.Realm = api.Realm{Partition: "aws", Region: "rack-1"}
 	}
-	if c.Store == nil {
-		c.Store = keystore.NewMemory()
-	}
 	if c.AuditFiles == nil {
-		c.AuditFiles = audit.Dir(filepath.Join(c.Dir, "audit"))
+		c.AuditFiles = audit.Dir(filepath.Join(c.Dir, auditName))
 	}
 	if c.Clock == nil {
 		c.Clock = clock.System()
@@ -141,36 +163,58 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// stops are how to stop what runs.
+type stops []func(context.Context) error
+
+// run runs those from a place on, the last first.
+func (s *stops) run(ctx context.Context, from int) error {
+	var errs []error
+	for i := len(*s) - 1; i >= from; i-- {
+		errs = append(errs, (*s)[i](ctx))
+	}
+	*s = (*s)[:from]
+	return errors.Join(errs...)
+}
+
 // onClose remembers how to stop what was just started.
 func (a *Appliance) onClose(f func(context.Context) error) { a.undo = append(a.undo, f) }
 
 // Close stops the appliance: connections answer what they have read, the log
 // is committed and signed, keys leave memory. When ctx ends, connections are cut.
 func (a *Appliance) Close(ctx context.Context) error {
-	var errs []error
-	for i := len(a.undo) - 1; i >= 0; i-- {
-		errs = append(errs, a.undo[i](ctx))
-	}
-	a.undo = nil
+	a.life.Lock()
+	drain, undo := a.drain, a.undo
+	a.drain, a.undo, a.closing = nil, nil, true
+	a.life.Unlock()
+	err := errors.Join(drain.run(ctx, 0), undo.run(ctx, 0))
 	a.cancel()
 	a.wg.Wait()
-	return errors.Join(errs...)
+	return err
 }
 
-// background runs f until Close; f ends when its context does.
-func (a *Appliance) background(f func(ctx context.Context)) {
+// background runs f until it is stopped in its place in s; f ends when its context does.
+func (a *Appliance) background(s *stops, f func(ctx context.Context)) {
 	ctx, cancel := context.WithCancel(a.ctx)
 	done := make(chan struct{})
 	a.wg.Go(func() { defer close(done); f(ctx) })
-	a.onClose(func(context.Context) error { cancel(); <-done; return nil })
+	*s = append(*s, func(context.Context) error { cancel(); <-done; return nil })
 }
 
 func (a *Appliance) protectMemory(context.Context) error {
-	rand.Read(a.id[:])
-	a.id[6], a.id[8] = a.id[6]&0x0f|0x40, a.id[8]&0x3f|0x80 // UUID version 4 (RFC 9562 §5.4)
 	a.started = api.TimeOf(a.cfg.Clock.Now())
-	securemem.AllowUnlocked(a.cfg.AllowUnlockedMemory)
+	return protectMemory(a.cfg)
+}
+
+func protectMemory(cfg Config) error {
+	securemem.AllowUnlocked(cfg.AllowUnlockedMemory)
 	return securemem.Harden()
+}
+
+func (a *Appliance) openStore(context.Context) (err error) {
+	if a.below, err = a.cfg.openStore(); err == nil {
+		a.onClose(func(context.Context) error { return a.below.Close() })
+	}
+	return err
 }
 
 func (a *Appliance) openToken(ctx context.Context) (err error) {
@@ -184,147 +228,25 @@ func (a *Appliance) openToken(ctx context.Context) (err error) {
 	return nil
 }
 
-func (a *Appliance) unlock(ctx context.Context) (err error) {
-	a.onClose(func(context.Context) error { return a.cfg.Store.Close() })
-	if a.keyring, err = domain.Create(ctx, a.cfg.Store, a.token, a.id); err != nil {
+func (a *Appliance) findDomain(ctx context.Context) (err error) {
+	if a.keyring, err = domain.Open(ctx, a.below, a.token); err != nil {
 		return err
 	}
 	a.onClose(func(context.Context) error { a.keyring.Lock(); return nil })
-	// The one node of an appliance has the appliance's id.
-	if err = sealed.Create(ctx, a.cfg.Store, a.keyring, a.id, a.id); err != nil {
-		return err
-	}
-	store, err := sealed.Open(ctx, a.cfg.Store, a.keyring, a.id, a.id)
-	if err != nil {
-		return err
-	}
-	a.onClose(func(context.Context) error { return store.Close() })
-	a.store = store
+	a.id = a.keyring.ApplianceID()
 	return nil
 }
 
-func (a *Appliance) startServices(ctx context.Context) (err error) {
-	a.gate = access.NewGate(access.Config{Log: a.log, Clock: a.cfg.Clock, Realm: a.cfg.Realm, Logger: a.cfg.Logger})
-	a.background(a.gate.Keep)
-	keys := kms.Config{Store: a.store, Realm: a.cfg.Realm, Clock: a.cfg.Clock, Logger: a.cfg.Logger}
-	if keys.MarkerKey, err = a.markerKey(); err != nil {
-		return err
+// Addr returns the host:port of the TLS listener, "" while locked.
+func (a *Appliance) Addr() string {
+	if o := a.open.Load(); o != nil {
+		return o.listener.Addr().String()
 	}
-	watching, stop := context.WithCancel(a.ctx)
-	if a.keys, err = kms.New(watching, keys); err != nil {
-		stop()
-		return err
-	}
-	a.onClose(func(context.Context) error { stop(); a.keys.Wait(); return nil })
-	a.pools = work.New(a.cfg.Pools)
-	a.pools.OnPanic(func(c work.Class, _ any, stack []byte) { // the value may hold anything
-		a.cfg.Logger.LogAttrs(a.ctx, slog.LevelError, "a worker panicked", slog.String("class", c.String()), slog.String("stack", string(stack)))
-	})
-	a.onClose(a.pools.Close)
-	a.people.Publish(a.cfg.Principals)
-	return nil
+	return ""
 }
-
-// markerKey derives the key of page markers from the newest domain key: a marker
-// is good until the appliance starts with another one.
-func (a *Appliance) markerKey() (key [32]byte, err error) {
-	versions := a.keyring.Versions()
-	if len(versions) == 0 {
-		return key, domain.ErrLocked
-	}
-	err = a.keyring.Derive(key[:], versions[len(versions)-1], seal.LabelMarker, a.id[:])
-	return key, err
-}
-
-func (a *Appliance) listen(ctx context.Context) (err error) {
-	if a.cert, err = serverCertificate(a.cfg.Dir); err != nil {
-		return err
-	}
-	self := appliance.New(appliance.Config{
-		Log: a.log, AuditKey: a.auditKey, ID: a.id.String(), Version: a.cfg.Version, ServerKey: a.ServerKey(),
-		Token: a.token.Describe().Model, Started: a.started, State: a.state,
-		Connections: func() int { return a.server.Connections() }, Warnings: a.warnings,
-		Address: a.Addr, Records: a.records, Unlock: a.keyring.Unlock, Lock: a.Lock,
-		Rotate: func(context.Context) error { return errors.ErrUnsupported },
-	})
-	a.onClose(self.StopChecks)
-	a.routes = append(a.keys.Routes(a.gate), self.Routes(a.gate)...)
-	a.server, err = server.New(server.Config{
-		Gate: a.gate, Routes: a.routes, Pools: a.pools,
-		Directory: a.people, Hello: a.hello, Logger: a.cfg.Logger, Limits: a.cfg.Limits, Scribble: a.cfg.Scribble,
-	})
-	if err != nil {
-		return err
-	}
-	a.onClose(a.server.Close)
-	if a.listener, err = net.Listen("tcp", a.cfg.Listen); err != nil {
-		return err
-	}
-	a.accept(a.listener, a.server.TLS(a.cert))
-	if err := os.Remove(a.Socket()); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	if a.local, err = net.Listen("unix", a.Socket()); err != nil {
-		return err
-	}
-	a.accept(a.local, server.Local(&identity.Principal{
-		ARN:  fmt.Sprintf("arn:%s:keyrack:%s::operator", a.cfg.Realm.Partition, a.cfg.Realm.Region),
-		Type: identity.Operator,
-	}))
-	return nil
-}
-
-// accept serves a listener until Close.
-func (a *Appliance) accept(l net.Listener, identify server.Identify) {
-	a.background(func(ctx context.Context) {
-		if err := a.server.Serve(ctx, l, identify); err != nil {
-			a.cfg.Logger.LogAttrs(ctx, slog.LevelError, "no more connections are accepted", slog.Any("error", err))
-		}
-	})
-}
-
-func (a *Appliance) state() applianceapi.State {
-	if a.keyring.State() == domain.Unlocked {
-		return applianceapi.Unlocked
-	}
-	return applianceapi.Locked
-}
-
-// records says how the sealed records are.
-func (a *Appliance) records() (r appliance.Records) {
-	if v := a.keyring.Versions(); len(v) > 0 {
-		r.KeyVersion, r.Rotating = v[len(v)-1], len(v) > 1
-	}
-	return r
-}
-
-func (a *Appliance) hello() *protocol.Hello {
-	return &protocol.Hello{
-		ApplianceId: a.id.String(), Version: a.cfg.Version,
-		Window: int64(api.Window), Checkpoint: string(a.log.Checkpoint()),
-	}
-}
-
-// warnings returns what the operator should change.
-func (a *Appliance) warnings() []string {
-	var all []string
-	if d := a.token.Describe(); d.Warning != "" {
-		all = append(all, d.Warning)
-	}
-	if m := securemem.Status(); m.Reason != "" {
-		all = append(all, m.Reason)
-	}
-	if log := a.log.State(); log.Full || log.Dead != nil || log.CheckpointErr != nil || log.SpaceErr != nil {
-		all = append(all, fmt.Sprintf("audit log: full=%t dead=%v checkpoint=%v space=%v", log.Full, log.Dead, log.CheckpointErr, log.SpaceErr))
-	}
-	return append(all, a.keys.Warnings()...)
-}
-
-// Addr returns the host:port of the TLS listener.
-func (a *Appliance) Addr() string { return a.listener.Addr().String() }
 
 // Socket returns the path of the operator's Unix socket.
-func (a *Appliance) Socket() string { return filepath.Join(a.cfg.Dir, "keyrack.sock") }
+func (a *Appliance) Socket() string { return filepath.Join(a.cfg.Dir, socketName) }
 
 // ServerKey returns the fingerprint of the server's key: sha256: and 64 hex digits.
 func (a *Appliance) ServerKey() string {
@@ -341,12 +263,29 @@ func (a *Appliance) ID() string { return a.id.String() }
 // request of every open connection.
 func (a *Appliance) People() *identity.Directory { return a.people }
 
-// Gate and Routes are the door and what is behind it, for fronts in the same
-// process.
+// Gate is the door, for fronts in the same process.
 func (a *Appliance) Gate() *access.Gate { return a.gate }
 
-// Routes returns every operation behind the gate.
-func (a *Appliance) Routes() []access.Route { return a.routes }
+// Routes returns every operation behind the gate that is served now.
+func (a *Appliance) Routes() []access.Route {
+	if o := a.open.Load(); o != nil {
+		return o.routes
+	}
+	return a.self.LockedRoutes(a.gate)
+}
 
-// KMS returns the key service.
-func (a *Appliance) KMS() *kms.Service { return a.keys }
+// KMS returns the key service, nil while locked.
+func (a *Appliance) KMS() *kms.Service {
+	if o := a.open.Load(); o != nil {
+		return o.keys
+	}
+	return nil
+}
+
+// Records returns the sealed store, nil while locked.
+func (a *Appliance) Records() *sealed.Store {
+	if o := a.open.Load(); o != nil {
+		return o.records
+	}
+	return nil
+}

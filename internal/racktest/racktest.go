@@ -21,10 +21,9 @@ import (
 	"github.com/keyrack/keyrack/api/applianceapi"
 	"github.com/keyrack/keyrack/api/kmsapi"
 	"github.com/keyrack/keyrack/audit"
-	"github.com/keyrack/keyrack/hsm"
-	"github.com/keyrack/keyrack/hsm/soft"
 	"github.com/keyrack/keyrack/internal/rack"
 	"github.com/keyrack/keyrack/internal/tlog"
+	"github.com/keyrack/keyrack/keystore"
 	"github.com/keyrack/keyrack/protocol/client"
 )
 
@@ -58,8 +57,37 @@ type Rack struct {
 
 	StrangerConfig client.Config // that Stranger was made with
 
-	tb   testing.TB
-	stop sync.Once
+	tb      testing.TB
+	cfg     rack.Config
+	running bool
+}
+
+// OnDisk is an option of [Start]: the store is a file in the data folder, and the
+// appliance can be started again.
+func OnDisk(cfg *rack.Config) { cfg.Store = nil }
+
+// start starts the appliance that is in the folder.
+func (r *Rack) start() {
+	r.tb.Helper()
+	var err error
+	r.Appliance, err = rack.Start(r.tb.Context(), r.cfg)
+	check(r.tb, err)
+	r.running = true
+}
+
+// Restart stops the appliance and starts it again from its folder, on the same port, after
+// between, which may be nil, was run on the folder and may change the configuration. The
+// clients stay.
+func (r *Rack) Restart(between func(*rack.Config)) {
+	r.tb.Helper()
+	if addr := r.Addr(); addr != "" {
+		r.cfg.Listen = addr
+	}
+	r.Stop()
+	if between != nil {
+		between(&r.cfg)
+	}
+	r.start()
 }
 
 // Start starts an appliance for the length of a test. Options change its
@@ -73,19 +101,21 @@ func Start(tb testing.TB, options ...func(*rack.Config)) *Rack {
 	root, cert := r.principal("root", Account)
 	stranger, strangerCert := r.principal("stranger", Other)
 	r.Principals = []*identity.Principal{root, stranger}
-	token, err := soft.Create(filepath.Join(dir, "token"))
-	check(tb, err)
-	cfg := rack.Config{
+	r.cfg = rack.Config{
 		Dir: dir, AuditFiles: r.Disk, Principals: r.Principals, Scribble: Scribble, AllowUnlockedMemory: true,
-		Token:  func(context.Context) (hsm.Provider, error) { return token, nil },
-		Logger: Logger(tb),
+		Store: keystore.NewMemory(), Logger: Logger(tb),
 	}
-	for _, option := range options {
-		option(&cfg)
-	}
-	r.Appliance, err = rack.Start(tb.Context(), cfg)
+	create, open, err := rack.ParseToken("soft", dir)
 	check(tb, err)
+	r.cfg.Token = create
+	for _, option := range options {
+		option(&r.cfg)
+	}
+	_, err = rack.Create(tb.Context(), r.cfg)
+	check(tb, err)
+	r.cfg.Token = open
 	tb.Cleanup(func() { r.Stop() })
+	r.start()
 	r.Config = client.Config{Addr: r.Addr(), ServerKey: r.ServerKey(), Certificate: cert}
 	r.Client = r.NewClient(r.Config)
 	r.StrangerConfig = r.Config
@@ -121,16 +151,18 @@ func (r *Rack) NewClient(cfg client.Config) *client.Client {
 	return c
 }
 
-// Stop stops the appliance, once. That its audit log is dead is no surprise: a
+// Stop stops the appliance, if it runs. That its audit log is dead is no surprise: a
 // test has killed it (see Disk).
 func (r *Rack) Stop() {
-	r.stop.Do(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		if err := r.Close(ctx); err != nil && !errors.Is(err, audit.ErrDead) {
-			r.tb.Errorf("stop the appliance: %v", err)
-		}
-	})
+	if !r.running {
+		return
+	}
+	r.running = false
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := r.Close(ctx); err != nil && !errors.Is(err, audit.ErrDead) {
+		r.tb.Errorf("stop the appliance: %v", err)
+	}
 }
 
 // CreateKey creates a key and returns its ARN.

@@ -1,0 +1,39 @@
+package rack
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/keyrack/keyrack/keystore"
+	"github.com/keyrack/keyrack/service/appliance"
+)
+
+// records says how the sealed records are.
+func (a *Appliance) records() appliance.Records {
+	o := a.open.Load()
+	if o == nil {
+		return appliance.Records{}
+	}
+	s := o.records.State()
+	return appliance.Records{
+		KeyVersion: s.Versions[len(s.Versions)-1], Rotating: a.keyring.Rotating(),
+		Generation: s.Generation, Buckets: s.Buckets, Rows: s.Rows,
+	}
+}
+
+// checkRecords proves that every row is what was written last, and that none is missing.
+func (a *Appliance) checkRecords(ctx context.Context, progress func(done, total int)) (appliance.Report, error) {
+	o := a.open.Load()
+	if o == nil {
+		return appliance.Report{}, keystore.ErrLocked
+	}
+	found, err := o.records.Check(ctx, progress)
+	report := appliance.Report{Generation: found.Generation}
+	for _, p := range found.Problems {
+		report.Problems = append(report.Problems, p.String())
+	}
+	if found.MoreProblems > 0 {
+		report.Problems = append(report.Problems, fmt.Sprintf("%d more rows are not right", found.MoreProblems))
+	}
+	return report, err
+}

@@ -1,0 +1,141 @@
+package rack
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/keyrack/keyrack/access/identity"
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/domain"
+	"github.com/keyrack/keyrack/hsm"
+	"github.com/keyrack/keyrack/internal/tlog"
+	"github.com/keyrack/keyrack/keystore"
+	"github.com/keyrack/keyrack/keystore/sealed"
+)
+
+// Identity is what others know an appliance by.
+type Identity struct {
+	ID        string // UUID
+	ServerKey string // sha256: and 64 hex digits
+	AuditKey  string // verifier key of the audit log's checkpoints (C2SP signed-note)
+}
+
+// Create makes an appliance: a root and the log's keys in the token, a domain
+// key, an empty store and a server key in the data folder, which it makes if
+// need be. Until the last step the folder holds none, so an attempt that was cut
+// off is begun anew by the next. The result is not running. It returns ErrExists,
+// ErrInUse, or what folder, token and store said.
+func Create(ctx context.Context, cfg Config) (Identity, error) {
+	cfg = cfg.withDefaults()
+	if err := errors.Join(protectMemory(cfg), os.MkdirAll(cfg.Dir, 0o700)); err != nil {
+		return Identity{}, err
+	}
+	lock, err := lockFolder(cfg.Dir)
+	if err != nil {
+		return Identity{}, err
+	}
+	defer lock.Close()
+	below, adopt, err := cfg.createStore()
+	if err != nil {
+		return Identity{}, fmt.Errorf("make the store: %w", err)
+	}
+	made, err := cfg.fill(ctx, below)
+	if err != nil {
+		if cfg.Store == nil {
+			err = errors.Join(err, below.Close())
+		}
+		return Identity{}, err
+	}
+	return made, adopt()
+}
+
+// fill makes everything that an appliance finds when it starts.
+func (c *Config) fill(ctx context.Context, below keystore.Store) (Identity, error) {
+	token, err := c.Token(ctx)
+	if err != nil {
+		return Identity{}, fmt.Errorf("open the token: %w", err)
+	}
+	defer token.Close()
+	id := newID()
+	if err := establish(ctx, below, token, id); err != nil {
+		return Identity{}, err
+	}
+	public, err := makeTokenKeys(ctx, below, token)
+	if err != nil {
+		return Identity{}, fmt.Errorf("make the audit log's keys: %w", err)
+	}
+	auditKey, err := tlog.FormatP256(origin(id), public)
+	if err != nil {
+		return Identity{}, err
+	}
+	cert, err := serverCertificate(c.Dir)
+	if err != nil {
+		return Identity{}, fmt.Errorf("make the server's key: %w", err)
+	}
+	return Identity{id.String(), identity.HashOf(cert.Leaf.RawSubjectPublicKeyInfo).String(), auditKey}, nil
+}
+
+// newID draws a UUID of version 4 (RFC 9562 §5.4).
+func newID() (id api.KeyID) {
+	rand.Read(id[:])
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
+	return id
+}
+
+// establish makes the domain key and the empty sealed store.
+func establish(ctx context.Context, below keystore.Store, token hsm.Provider, id api.KeyID) error {
+	keyring, err := domain.Create(ctx, below, token, id)
+	if err != nil {
+		return fmt.Errorf("make the domain key: %w", err)
+	}
+	defer keyring.Lock()
+	if err := sealed.Create(ctx, below, keyring, id, id); err != nil {
+		return fmt.Errorf("make the sealed store: %w", err)
+	}
+	records, err := sealed.Open(ctx, borrowed{below}, keyring, id, id)
+	if err != nil {
+		return fmt.Errorf("open the sealed store: %w", err)
+	}
+	return errors.Join(keyring.Bind(ctx, records), records.Close())
+}
+
+// borrowed is a store that its user does not close.
+type borrowed struct{ keystore.Store }
+
+func (borrowed) Close() error { return nil }
+
+// Names of the keys that the appliance has in its token beside the root.
+const (
+	checkpointKey = "checkpoint" // signs the audit log's checkpoints
+	chainKey      = "chain"      // gives the keys of its batches' MACs
+)
+
+func tokenKeyName(name string) keystore.Name {
+	return keystore.MakeName(keystore.SpaceTokenKey, name)
+}
+
+// makeTokenKeys makes the audit log's keys, and returns the public half of the one that signs.
+func makeTokenKeys(ctx context.Context, below keystore.Store, token hsm.Provider) (*ecdsa.PublicKey, error) {
+	signer, signerBlob, err := token.Generate(ctx, hsm.SignP256)
+	if err != nil {
+		return nil, err
+	}
+	defer signer.Close()
+	chain, chainBlob, err := token.Generate(ctx, hsm.PRFSHA256)
+	if err != nil {
+		return nil, err
+	}
+	defer chain.Close()
+	public, ok := signer.Public().(*ecdsa.PublicKey)
+	if !ok {
+		return nil, errNoSigner
+	}
+	_, err = below.Update(ctx, func(tx keystore.Tx) error {
+		return errors.Join(tx.Put(tokenKeyName(checkpointKey), signerBlob), tx.Put(tokenKeyName(chainKey), chainBlob))
+	})
+	return public, err
+}

@@ -1,0 +1,130 @@
+package rack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/keyrack/keyrack/keystore"
+	"github.com/keyrack/keyrack/keystore/bolt"
+)
+
+// What stands in the data folder. All of it is the service's own user's alone.
+const (
+	storeName  = "store.db"     // keystore/bolt; its presence says that the folder holds an appliance
+	freshName  = "store.new"    // the store of an appliance that is being made
+	tokenName  = "token"        // hsm/soft, unless it is elsewhere
+	auditName  = "audit"        // the audit log
+	serverName = "server.pem"   // key and certificate of the server
+	socketName = "keyrack.sock" // the operator's way in
+	lockName   = "lock"         // held by the process that uses the folder, and names it
+)
+
+var (
+	// ErrExists says that a data folder holds an appliance already.
+	ErrExists = errors.New("rack: the folder already holds an appliance")
+
+	// ErrNone says that a data folder holds no appliance.
+	ErrNone = errors.New("rack: the folder holds no appliance")
+
+	// ErrInUse says that another process uses a data folder. The error that wraps it names the process.
+	ErrInUse = errors.New("rack: another process uses the folder")
+)
+
+// takeFolder keeps every other process out of the data folder until Close.
+func (a *Appliance) takeFolder(context.Context) error {
+	lock, err := lockFolder(a.cfg.Dir)
+	if err == nil {
+		a.onClose(func(context.Context) error { return lock.Close() })
+	}
+	return err
+}
+
+// lockFolder locks a data folder for as long as the file that it returns is
+// open. The kernel gives the lock back when the process ends, however it ends.
+func lockFolder(dir string) (*os.File, error) {
+	path := filepath.Join(dir, lockName)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		return nil, fmt.Errorf("%w: %s, process %s", ErrInUse, dir, holder(f))
+	}
+	if err := errors.Join(f.Truncate(0), writeAt(f, fmt.Sprintf("%d\n", os.Getpid()))); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("write %s: %w", path, err)
+	}
+	return f, nil
+}
+
+func writeAt(f *os.File, text string) error {
+	_, err := f.WriteAt([]byte(text), 0)
+	return err
+}
+
+// holder returns the process id that a lock file names.
+func holder(f *os.File) string {
+	b := make([]byte, 20)
+	n, _ := f.ReadAt(b, 0) // what is there is there
+	if pid := strings.TrimSpace(string(b[:n])); pid != "" {
+		return pid
+	}
+	return "unknown"
+}
+
+// openStore opens the store below the seal.
+func (c *Config) openStore() (keystore.Store, error) {
+	if c.Store != nil {
+		return c.Store, nil
+	}
+	s, err := bolt.Open(filepath.Join(c.Dir, storeName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %s", ErrNone, c.Dir)
+	}
+	return s, err
+}
+
+// createStore makes the store of a new appliance, under another name until
+// adopt: what a cut attempt has left is made anew.
+func (c *Config) createStore() (store keystore.Store, adopt func() error, err error) {
+	if c.Store != nil {
+		return c.Store, func() error { return nil }, nil
+	}
+	path, fresh := filepath.Join(c.Dir, storeName), filepath.Join(c.Dir, freshName)
+	if _, err := os.Lstat(path); err == nil {
+		return nil, nil, fmt.Errorf("%w: %s", ErrExists, c.Dir)
+	}
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, err
+	}
+	s, err := bolt.Create(fresh)
+	if err != nil {
+		return nil, nil, err
+	}
+	return s, func() error {
+		if err := errors.Join(s.Close(), os.Rename(fresh, path)); err != nil {
+			return err
+		}
+		return syncDir(c.Dir)
+	}, nil
+}
+
+// syncDir makes the names in a folder durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

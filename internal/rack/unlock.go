@@ -1,0 +1,142 @@
+package rack
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+
+	"github.com/keyrack/keyrack/access"
+	"github.com/keyrack/keyrack/domain"
+	"github.com/keyrack/keyrack/internal/seal"
+	"github.com/keyrack/keyrack/keystore"
+	"github.com/keyrack/keyrack/keystore/sealed"
+	"github.com/keyrack/keyrack/service/kms"
+)
+
+// opened is what an appliance has while it is unlocked.
+type opened struct {
+	records  *sealed.Store
+	keys     *kms.Service
+	routes   []access.Route
+	listener net.Listener
+}
+
+// errClosing is returned by an Unlock that comes too late.
+var errClosing = errors.New("rack: the appliance is stopping")
+
+// Unlock opens the domain key with the token and begins to serve, after the log
+// has got what a cut left out of it. An unlocked appliance stays as it is. After
+// an error the appliance is as it was, locked.
+func (a *Appliance) Unlock(ctx context.Context) error {
+	a.life.Lock()
+	defer a.life.Unlock()
+	switch {
+	case a.closing:
+		return errClosing
+	case a.open.Load() != nil:
+		return nil
+	}
+	drain, undo := len(a.drain), len(a.undo)
+	err := a.unlock(ctx)
+	if err != nil {
+		err = errors.Join(err, a.drain.run(ctx, drain), a.undo.run(ctx, undo))
+		a.keyring.Lock()
+	}
+	return err
+}
+
+// unlock is Unlock without its surroundings.
+func (a *Appliance) unlock(ctx context.Context) error {
+	o := new(opened)
+	return run(ctx, []step{
+		{"unlock the domain key", a.keyring.Unlock},
+		{"open the sealed store", o.with(a.openRecords)},
+		{"set the clock", o.with(a.keepTime)},
+		{"complete the audit log", o.with(a.recoverLog)},
+		{"start the services", o.with(a.startServices)},
+		{"listen", o.with(a.listen)},
+		{"go on with a rotation", o.with(a.continueRotation)},
+	})
+}
+
+// with makes a step of a function that fills o.
+func (o *opened) with(f func(context.Context, *opened) error) func(context.Context) error {
+	return func(ctx context.Context) error { return f(ctx, o) }
+}
+
+// openRecords opens the sealed store, and checks that the slots are those it knows of.
+func (a *Appliance) openRecords(ctx context.Context, o *opened) (err error) {
+	if o.records, err = sealed.Open(ctx, borrowed{a.below}, a.keyring, a.id, a.id); err != nil {
+		return err
+	}
+	a.onClose(func(context.Context) error { return o.records.Close() })
+	return a.keyring.Verify(ctx, o.records)
+}
+
+// recoverLog gives the log the records of changes that a cut kept from it.
+func (a *Appliance) recoverLog(ctx context.Context, o *opened) error {
+	n, err := a.gate.Recover(ctx, o.records)
+	if n > 0 {
+		a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "the audit log got records of changes that were made before a cut", slog.Int("records", n))
+	}
+	return err
+}
+
+func (a *Appliance) startServices(_ context.Context, o *opened) (err error) {
+	keys := kms.Config{Store: o.records, Realm: a.cfg.Realm, Clock: a.cfg.Clock, Logger: a.cfg.Logger}
+	if keys.MarkerKey, err = a.markerKey(); err != nil {
+		return err
+	}
+	watching, stop := context.WithCancel(a.ctx)
+	if o.keys, err = kms.New(watching, keys); err != nil {
+		stop()
+		return err
+	}
+	a.onClose(func(context.Context) error { stop(); o.keys.Wait(); return nil })
+	a.people.Publish(a.cfg.Principals)
+	a.onClose(a.self.StopChecks)
+	o.routes = append(o.keys.Routes(a.gate), a.self.Routes(a.gate)...)
+	return a.server.Publish(o.routes)
+}
+
+// markerKey derives the key of page markers from the newest domain key: a marker
+// is good until the appliance starts with another one.
+func (a *Appliance) markerKey() (key [32]byte, err error) {
+	versions := a.keyring.Versions()
+	if len(versions) == 0 {
+		return key, domain.ErrLocked
+	}
+	err = a.keyring.Derive(key[:], versions[len(versions)-1], seal.LabelMarker, a.id[:])
+	return key, err
+}
+
+// continueRotation ends a rotation of the domain key that a stop has interrupted, beside the work.
+func (a *Appliance) continueRotation(_ context.Context, o *opened) error {
+	a.open.Store(o)
+	a.onClose(func(context.Context) error { a.open.Store(nil); return nil })
+	a.background(&a.undo, func(ctx context.Context) {
+		if err := a.keyring.Continue(ctx, o.records); err != nil && ctx.Err() == nil {
+			a.cfg.Logger.LogAttrs(ctx, slog.LevelError, "the rotation of the domain key does not go on", slog.Any("error", err))
+		}
+	})
+	return nil
+}
+
+// Rotate gives the appliance a new root and a new domain key. When it returns, no copy of
+// an old slot opens any more; [domain.Keyring.Continue] then does the rest in the background.
+func (a *Appliance) Rotate(ctx context.Context) error {
+	o := a.open.Load()
+	if o == nil {
+		return keystore.ErrLocked
+	}
+	if err := a.keyring.Rotate(ctx, o.records); err != nil {
+		return err
+	}
+	a.life.Lock()
+	defer a.life.Unlock()
+	if a.closing {
+		return nil
+	}
+	return a.continueRotation(ctx, o)
+}
