@@ -18,8 +18,8 @@ const (
 )
 
 var (
-	errDigestForm = errors.New("not a slot digest of format 1")
-	errUnbound    = errors.New("the records do not know the slot table")
+	errDigestForm = damage("not a slot digest of format 1")
+	errUnbound    = damage("the records do not know the slot table")
 )
 
 // digestName returns the name of the sealed row that says which slot table is the present one.
@@ -60,11 +60,11 @@ func (s *state) compareDigest(row []byte, err error) error {
 	case bytes.Equal(row, s.digestRow()):
 		return nil
 	case have < named:
-		return &RowError{tableName(), fmt.Errorf("an older table was put back: its sequence is %d, the records name %d", have, named)}
+		return &RowError{tableName(), damage(fmt.Sprintf("an older table was put back: its sequence is %d, the records name %d", have, named))}
 	case have > named:
-		return &RowError{tableName(), fmt.Errorf("the records are older than the table: its sequence is %d, they name %d", have, named)}
+		return &RowError{tableName(), damage(fmt.Sprintf("the records are older than the table: its sequence is %d, they name %d", have, named))}
 	}
-	return &RowError{tableName(), fmt.Errorf("another table of sequence %d than the records name", have)}
+	return &RowError{tableName(), damage(fmt.Sprintf("another table of sequence %d than the records name", have))}
 }
 
 // Bind makes the records name the present slot table, in the sealed row slot-digest. It is for a store that is new: where the row is

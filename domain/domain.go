@@ -44,7 +44,8 @@ var (
 	ErrReadBack = errors.New("domain: the stored slot does not give the domain key back")
 )
 
-// RowError says which row of the raw store was refused. Err says why, without any of the row's content.
+// RowError says which row was refused. Err says why, without any of the row's content; it wraps keystore.ErrDamaged where the row is not
+// what this appliance wrote there last.
 type RowError struct {
 	Row keystore.Name
 	Err error
@@ -55,6 +56,12 @@ func (e *RowError) Error() string { return fmt.Sprintf("domain: row %s: %v", e.R
 
 // Unwrap returns the reason.
 func (e *RowError) Unwrap() error { return e.Err }
+
+// damage is a reason why a row is refused that is not what it should be.
+type damage string
+
+func (d damage) Error() string { return string(d) }
+func (damage) Unwrap() error   { return keystore.ErrDamaged }
 
 // State says whether the domain key is in memory.
 type State uint8

@@ -16,13 +16,13 @@ import (
 
 // Reasons why a row is refused once the table is read.
 var (
-	errTableMAC  = errors.New("not authentic: the table was altered, or belongs to other slots")
-	errAppliance = errors.New("belongs to another appliance")
-	errNotListed = errors.New("not in the slot table")
-	errMissing   = errors.New("in the slot table, but not in the store")
-	errRowDigest = errors.New("differs from what the slot table says")
+	errTableMAC  = damage("not authentic: the table was altered, or belongs to other slots")
+	errAppliance = damage("belongs to another appliance")
+	errNotListed = damage("not in the slot table")
+	errMissing   = damage("in the slot table, but not in the store")
+	errRowDigest = damage("differs from what the slot table says")
 	errOtherKind = errors.New("made by a token of another kind")
-	errTooMany   = errors.New("more rows of this kind than a domain has")
+	errTooMany   = damage("more rows of this kind than a domain has")
 
 	errRootEnded = errors.New("its root was ended in this token (the domain key was rotated, the slot removed, or the appliance zeroized), " +
 		"or belongs to another token; start from the newest state of the store, or with the token that made it")
@@ -150,7 +150,7 @@ func (k *Keyring) unwrapAny(ctx context.Context, s *state) (*securemem.Buffer, e
 	kind := k.token.Describe().Kind
 	for _, slot := range s.listedFirst() {
 		if slot.root.kind != kind {
-			others = append(others, &RowError{slotName(slot.id), errOtherKind})
+			others = append(others, &RowError{slotName(slot.id), s.explain(slot, errOtherKind)})
 			continue
 		}
 		key, err := slot.unwrap(ctx, k.token)
@@ -160,7 +160,7 @@ func (k *Keyring) unwrapAny(ctx context.Context, s *state) (*securemem.Buffer, e
 		if !errors.Is(err, hsm.ErrBlob) {
 			return nil, &RowError{slotName(slot.id), err}
 		}
-		others = append(others, &RowError{slotName(slot.id), fmt.Errorf("%w: %w", errRootEnded, err)})
+		others = append(others, &RowError{slotName(slot.id), s.explain(slot, fmt.Errorf("%w: %w", errRootEnded, err))})
 	}
 	for _, e := range s.table.slots {
 		if !slices.ContainsFunc(s.slots, func(s *slot) bool { return s.id == e.id }) {
@@ -175,13 +175,26 @@ func (k *Keyring) unwrapAny(ctx context.Context, s *state) (*securemem.Buffer, e
 func (s *state) listedFirst() []*slot {
 	var listed, rest []*slot
 	for _, slot := range s.slots {
-		if slices.Contains(s.table.slots, entry{slot.id, digest(slot.encode())}) {
+		if s.listed(slot) {
 			listed = append(listed, slot)
 		} else {
 			rest = append(rest, slot)
 		}
 	}
 	return append(listed, rest...)
+}
+
+// listed reports whether the table has the slot as it is.
+func (s *state) listed(slot *slot) bool {
+	return slices.Contains(s.table.slots, entry{slot.id, digest(slot.encode())})
+}
+
+// explain returns why a slot was passed over: err, and that the slot is not the table's, which may be the reason for it.
+func (s *state) explain(slot *slot, err error) error {
+	if s.listed(slot) {
+		return err
+	}
+	return fmt.Errorf("%w; as it is now: %w", errRowDigest, err)
 }
 
 // judge checks the table under the key that a slot gave, then every row against the table. The order matters for what is said, not for

@@ -2,7 +2,6 @@ package domain
 
 import (
 	"encoding/binary"
-	"errors"
 
 	"github.com/keyrack/keyrack/keystore"
 )
@@ -17,9 +16,9 @@ const (
 
 // Reasons why a row of a retired root is refused.
 var (
-	errRetiredForm  = errors.New("not a retired root of format 1")
-	errRetiredName  = errors.New("slot id and name differ")
-	errRetiredInUse = errors.New("names the root of a slot in use")
+	errRetiredForm  = damage("not a retired root of format 1")
+	errRetiredName  = damage("slot id and name differ")
+	errRetiredInUse = damage("names the root of a slot in use")
 )
 
 // rootRef is by what a token finds a root again: the parameters of a token slot, and of the row that is left when the slot is gone.

@@ -26,11 +26,11 @@ const (
 
 // Reasons why a slot row is refused. Without the root nobody can tell an altered slot from a foreign one, so they are one reason.
 var (
-	errSlotForm    = errors.New("not a slot of format 1")
-	errSlotName    = errors.New("slot id and name differ")
-	errSlotSeal    = errors.New("does not open: the slot was altered, or the token's root is another")
-	errSlotVersion = errors.New("holds another version of the domain key than the slot table says")
-	errRoot        = errors.New("root is not a PRF key")
+	errSlotForm    = damage("not a slot of format 1")
+	errSlotName    = damage("slot id and name differ")
+	errSlotSeal    = damage("does not open: the slot was altered, or the token's root is another")
+	errSlotVersion = damage("holds another version of the domain key than the slot table says")
+	errRoot        = damage("root is not a PRF key")
 )
 
 // slotID is the random id of a slot; it is the row's name too, so that a row moved to another name shows.

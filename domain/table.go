@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"slices"
 
 	"github.com/keyrack/keyrack/internal/seal"
@@ -20,7 +19,7 @@ const (
 	entrySize     = 16 + sha256.Size
 )
 
-var errTableForm = errors.New("not a slot table of format 2")
+const errTableForm = damage("not a slot table of format 2")
 
 // table lists all rows of a domain. Its MAC makes them one authentic whole: without it, whoever can write to the store could plant a slot
 // of his own and wait until the next domain key is wrapped for it, or have the token destroy a key that is in use.

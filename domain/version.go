@@ -2,7 +2,6 @@ package domain
 
 import (
 	"encoding/binary"
-	"errors"
 
 	"github.com/keyrack/keyrack/internal/seal"
 	"github.com/keyrack/keyrack/internal/securemem"
@@ -10,7 +9,7 @@ import (
 )
 
 // errVersionSeal is why a row of an earlier version is refused.
-var errVersionSeal = errors.New("does not open under the next version of the domain key")
+const errVersionSeal = damage("does not open under the next version of the domain key")
 
 // versionName returns the name of the row that holds this version of the domain key.
 func versionName(version uint32) keystore.Name {
