@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/api/kmsapi"
+	"github.com/keyrack/keyrack/internal/cbor"
 	"github.com/keyrack/keyrack/keystore"
 )
 
@@ -31,3 +33,59 @@ func OpenKeys(s *Service, id api.KeyID) int {
 
 // Rows returns the store that a service keeps its rows in.
 func Rows(s *Service) keystore.Store { return s.store }
+
+// SetState puts a key into a state that no operation brings it to.
+func SetState(tb testing.TB, s *Service, id api.KeyID, state kmsapi.KeyState) {
+	tb.Helper()
+	edit(tb, s, id, func(r *keyRow) { r.State = state })
+}
+
+// SetKind makes a key look like one of another spec and usage.
+func SetKind(tb testing.TB, s *Service, id api.KeyID, spec kmsapi.KeySpec, usage kmsapi.KeyUsage) {
+	tb.Helper()
+	edit(tb, s, id, func(r *keyRow) { r.Spec, r.Usage = spec, usage })
+}
+
+// SetAliases makes a key count another number of aliases than it has.
+func SetAliases(tb testing.TB, s *Service, id api.KeyID, n uint16) {
+	tb.Helper()
+	edit(tb, s, id, func(r *keyRow) { r.Aliases = n })
+}
+
+func edit(tb testing.TB, s *Service, id api.KeyID, change func(*keyRow)) {
+	tb.Helper()
+	k := &key{id: id}
+	if _, err := s.store.Update(tb.Context(), func(tx keystore.Tx) error {
+		return s.changeKey(tx, k, func(r *keyRow) error { change(r); return nil })
+	}); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// ForgetAlias makes the next use of an alias read its row.
+func ForgetAlias(s *Service, account api.AccountID, name string) {
+	id := aliasID{account, name}
+	shard := s.aliases.shard(id)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	shard.kept[id] = nil
+}
+
+// PointAlias writes the row of an alias alone, which names a key from then on,
+// or is gone if the key is none.
+func PointAlias(tb testing.TB, s *Service, account api.AccountID, name string, to api.KeyID) {
+	tb.Helper()
+	id := aliasID{account, name}
+	if _, err := s.store.Update(tb.Context(), func(tx keystore.Tx) error {
+		if to == (api.KeyID{}) {
+			return tx.Delete(id.rowName())
+		}
+		row, err := cbor.Marshal(&aliasRow{Format: aliasFormat, Target: to[:]})
+		if err != nil {
+			return err
+		}
+		return tx.Put(id.rowName(), row)
+	}); err != nil {
+		tb.Fatal(err)
+	}
+}

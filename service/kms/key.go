@@ -172,12 +172,20 @@ func (s *Service) readMaterial(r keystore.Reader, k *key) (*material, error) {
 	if err != nil {
 		return nil, fmt.Errorf("material: %w", err)
 	}
-	if len(b) != 1+materialLen || b[0] != materialTag {
-		return nil, fmt.Errorf("material row has %d bytes and is not symmetric material", len(b))
+	if err := checkMaterialRow(b); err != nil {
+		return nil, err
 	}
 	secret, err := securemem.From(b[1:])
 	if err != nil {
 		return nil, err
 	}
 	return newMaterial(k.id, [32]byte(k.row.Current), secret, s.keys.budget(k.account))
+}
+
+// checkMaterialRow checks the form of a material's row.
+func checkMaterialRow(b []byte) error {
+	if len(b) != 1+materialLen || b[0] != materialTag {
+		return fmt.Errorf("material row has %d bytes and is not symmetric material", len(b))
+	}
+	return nil
 }

@@ -1,0 +1,179 @@
+package kms
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/keystore"
+)
+
+// Check walks all rows of this package in the snapshot of r and calls problem
+// for each inconsistency, in words for the operator: a key without its material or
+// listing, either of them without a key, an alias that names no key of its account
+// or is not listed under it, a listing without its alias, a wrong count of aliases,
+// a row that cannot be read, material that does not give its id.
+//
+// It reads by Scan alone, so a View's bound on opened values does not matter. It
+// keeps some 100 bytes a key and an alias in memory. An error says that the walk
+// ended early: the store's own, or the context's.
+func (s *Service) Check(ctx context.Context, r keystore.Reader, problem func(string)) error {
+	c := &checker{problem: problem, keys: map[api.KeyID]*checkedKey{}, aliases: map[aliasID]api.KeyID{}}
+	for _, step := range []struct {
+		space       keystore.Space
+		first, last int // lengths of the components in bytes; 0 = any
+		row         func(n keystore.Name, parts []string, value []byte)
+	}{
+		{keystore.SpaceKey, len(api.KeyID{}), -1, c.key},
+		{keystore.SpaceMaterial, len(api.KeyID{}), 32, c.material},
+		{keystore.SpaceAccountKey, len(api.AccountID{}), len(api.KeyID{}), c.listing},
+		{keystore.SpaceAlias, len(api.AccountID{}), 0, c.alias},
+		{keystore.SpaceKeyAlias, len(api.KeyID{}), 0, c.mirror},
+	} {
+		for e, err := range r.Scan(keystore.Range(step.space)) {
+			if err == nil {
+				err = ctx.Err()
+			}
+			if err != nil {
+				return fmt.Errorf("walk %s rows: %w", step.space, err)
+			}
+			if parts := e.Name.Components(); shaped(parts, step.first, step.last) {
+				step.row(e.Name, parts, e.Value)
+			} else {
+				c.reportf("%s: rows of this space have other names", e.Name)
+			}
+		}
+	}
+	c.finish()
+	return nil
+}
+
+// shaped reports whether a name has components of these lengths: last is -1 if
+// there is only one, and 0 if any length but 0 will do.
+func shaped(parts []string, first, last int) bool {
+	switch {
+	case len(parts) == 0 || len(parts[0]) != first:
+		return false
+	case last < 0:
+		return len(parts) == 1
+	}
+	return len(parts) == 2 && len(parts[1]) > 0 && (last == 0 || len(parts[1]) == last)
+}
+
+// checker gathers what rows say of each other.
+type checker struct {
+	problem func(string)
+	keys    map[api.KeyID]*checkedKey
+	aliases map[aliasID]api.KeyID // those that no listing was found for yet
+}
+
+// checkedKey is what is known of a key: what its row says, and what was found.
+type checkedKey struct {
+	account  api.AccountID
+	current  [32]byte // KeyMaterialId
+	aliases  uint16
+	found    uint16 // aliases that name it
+	listed   bool
+	material bool
+}
+
+func (c *checker) reportf(format string, args ...any) { c.problem(fmt.Sprintf(format, args...)) }
+
+func (c *checker) key(n keystore.Name, parts []string, value []byte) {
+	row, account, err := parseKeyRow(value)
+	if err != nil {
+		c.reportf("%s: %v", n, err)
+		return
+	}
+	c.keys[api.KeyID([]byte(parts[0]))] = &checkedKey{account: account, current: [32]byte(row.Current), aliases: row.Aliases}
+}
+
+func (c *checker) material(n keystore.Name, parts []string, value []byte) {
+	id, name := api.KeyID([]byte(parts[0])), [32]byte([]byte(parts[1]))
+	k := c.keys[id]
+	switch {
+	case k == nil:
+		c.reportf("%s: there is no such key", n)
+	case name != k.current:
+		c.reportf("%s: the key's material is %x", n, k.current)
+	default:
+		k.material = true
+		if err := checkMaterialRow(value); err != nil {
+			c.reportf("%s: %v", n, err)
+		} else if materialID(id, value[1:]) != name {
+			c.reportf("%s: the material does not give its id", n)
+		}
+	}
+}
+
+func (c *checker) listing(n keystore.Name, parts []string, value []byte) {
+	c.listedValue(n, value)
+	k := c.keys[api.KeyID([]byte(parts[1]))]
+	switch {
+	case k == nil:
+		c.reportf("%s: there is no such key", n)
+	case string(k.account[:]) != parts[0]:
+		c.reportf("%s: the key is of account %s", n, k.account)
+	default:
+		k.listed = true
+	}
+}
+
+func (c *checker) alias(n keystore.Name, _ []string, value []byte) {
+	row, err := parseAliasRow(value)
+	if err != nil {
+		c.reportf("%s: %v", n, err)
+		return
+	}
+	id, _ := aliasOfRow(n)
+	c.aliases[id] = row.target()
+	k := c.keys[row.target()]
+	switch {
+	case k == nil:
+		c.reportf("%s: it names key %s, which does not exist", n, row.target())
+	case k.account != id.account:
+		c.reportf("%s: it names key %s of account %s", n, row.target(), k.account)
+	default:
+		k.found++
+	}
+}
+
+func (c *checker) mirror(n keystore.Name, parts []string, value []byte) {
+	c.listedValue(n, value)
+	id := api.KeyID([]byte(parts[0]))
+	k := c.keys[id]
+	if k == nil {
+		c.reportf("%s: there is no such key", n)
+		return
+	}
+	if target, ok := c.aliases[aliasID{k.account, parts[1]}]; !ok || target != id {
+		c.reportf("%s: no such alias names the key", n)
+		return
+	}
+	delete(c.aliases, aliasID{k.account, parts[1]})
+}
+
+// listedValue checks the value of a row whose name says it all.
+func (c *checker) listedValue(n keystore.Name, value []byte) {
+	if string(value) != string(listed) {
+		c.reportf("%s: the row has an unknown format", n)
+	}
+}
+
+// finish reports what was looked for and not found.
+func (c *checker) finish() {
+	for id, k := range c.keys {
+		if !k.material {
+			c.reportf("key %s: its material %x is missing", id, k.current)
+		}
+		if !k.listed {
+			c.reportf("key %s: it is not listed under its account %s", id, k.account)
+		}
+		if k.aliases != k.found {
+			c.reportf("key %s: it counts %d aliases, and %d name it", id, k.aliases, k.found)
+		}
+	}
+	for id, target := range c.aliases {
+		c.reportf("%s: it is not listed under key %s", id.rowName(), target)
+	}
+}

@@ -1,0 +1,65 @@
+package kms_test
+
+import (
+	"testing"
+
+	"github.com/keyrack/keyrack/access"
+	"github.com/keyrack/keyrack/access/identity"
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/internal/racktest"
+	"github.com/keyrack/keyrack/internal/work"
+	"github.com/keyrack/keyrack/protocol"
+)
+
+// desk calls the operations of an appliance through the door without a network,
+// for any caller.
+type desk struct {
+	*racktest.Rack
+	routes map[*api.Op]access.Route
+}
+
+func newDesk(r *racktest.Rack) *desk {
+	d := &desk{r, map[*api.Op]access.Route{}}
+	for _, route := range r.Routes() {
+		d.routes[route.Op()] = route
+	}
+	return d
+}
+
+// rootOf returns the root of an account.
+func rootOf(a api.AccountID) *identity.Principal {
+	return &identity.Principal{ARN: api.Realm{Partition: "aws"}.RootARN(a), Type: identity.Root, Account: a}
+}
+
+// ask makes one call as a connection and a worker would.
+func ask[In, Out any](tb testing.TB, d *desk, who *identity.Principal, op api.OpOf[In, Out], in *In) (*Out, error) {
+	tb.Helper()
+	s := d.Gate().Session(tb.Context(), identity.Always(who), "test")
+	defer s.Close()
+	body := op.In.AppendCBOR(nil, in)
+	if c := s.Call(1); d.routes[op.Op].Serve(c, protocol.Native{}, body) != work.None {
+		d.routes[op.Op].Serve(s.Again(tb.Context(), c.Ticket()), protocol.Native{}, body)
+	}
+	held := s.Flush(true)
+	defer held.Release()
+	b, err := held.Bytes(tb.Context())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	frame, _, _, err := protocol.Split(b, api.MaxReplyFrame)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	reply, err := protocol.ParseReply(frame)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := reply.Err(); err != nil {
+		return nil, err
+	}
+	out := new(Out)
+	if err := op.Out.DecodeCBOR(reply.Body, out); err != nil {
+		tb.Fatal(err)
+	}
+	return out, nil
+}
