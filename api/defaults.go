@@ -28,6 +28,10 @@ const (
 	CachedAliases      = 65_536 // aliases whose targets are kept in memory
 )
 
+// MaxPrincipals is how many principals an appliance keeps: all are in memory,
+// and a change of one copies the index of all.
+const MaxPrincipals = 65_536
+
 // The native protocol's limits, before anything is parsed.
 const (
 	MaxRequestFrame = 128 << 10 // bytes behind the length

@@ -33,6 +33,7 @@ const (
 	SpaceKeyAlias   Space = 24 // service/kms: aliases of a key; key id 16 bytes, alias name without "alias/"
 	SpaceClock      Space = 25 // internal/rack: time that was reached; no component
 	SpaceSlotDigest Space = 26 // domain: digest of the slot table; no component
+	SpaceNameOwner  Space = 27 // service/iam: account of the principal that has a name; name
 )
 
 // firstSealed is the lowest space of sealed rows.
@@ -58,6 +59,7 @@ var spaceNames = map[Space]string{
 	SpaceKeyAlias:   "key-alias",
 	SpaceClock:      "clock",
 	SpaceSlotDigest: "slot-digest",
+	SpaceNameOwner:  "name-owner",
 }
 
 // Known reports whether s stands in the table.

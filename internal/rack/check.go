@@ -37,3 +37,13 @@ func (a *Appliance) checkRecords(ctx context.Context, progress func(done, total 
 	}
 	return report, err
 }
+
+// checkClients proves that the rows of each principal agree.
+func (a *Appliance) checkClients(ctx context.Context, progress func(done, total int)) (r appliance.Report, err error) {
+	o := a.open.Load()
+	if o == nil {
+		return r, keystore.ErrLocked
+	}
+	r.Problems, err = o.clients.Check(ctx, progress)
+	return r, err
+}

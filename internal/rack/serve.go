@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/keyrack/keyrack/access"
@@ -37,7 +38,7 @@ func (a *Appliance) answerOperator(context.Context) (err error) {
 		Token: a.token.Describe().Model, Started: a.started, State: a.state,
 		Connections: func() int { return a.server.Connections() }, Warnings: a.warnings,
 		Address: a.Addr, Records: a.records, Unlock: a.Unlock, Lock: a.Lock, Rotate: a.Rotate,
-		Checks: []appliance.Check{a.checkRecords},
+		Checks: []appliance.Check{a.checkRecords, a.checkClients},
 	})
 	a.server, err = server.New(server.Config{
 		Gate: a.gate, Routes: a.self.LockedRoutes(a.gate), Pools: a.pools,
@@ -114,7 +115,7 @@ func (a *Appliance) warnings() []string {
 		all = append(all, fmt.Sprintf("the system's clock is %s behind the time that was reached before: set it", behind.Round(time.Second)))
 	}
 	if o := a.open.Load(); o != nil {
-		all = append(all, o.keys.Warnings()...)
+		all = slices.Concat(all, o.keys.Warnings(), o.clients.Warnings())
 	}
 	return all
 }

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"slices"
 
 	"github.com/keyrack/keyrack/access"
 	"github.com/keyrack/keyrack/domain"
 	"github.com/keyrack/keyrack/internal/seal"
 	"github.com/keyrack/keyrack/keystore"
 	"github.com/keyrack/keyrack/keystore/sealed"
+	"github.com/keyrack/keyrack/service/iam"
 	"github.com/keyrack/keyrack/service/kms"
 )
 
@@ -18,6 +20,7 @@ import (
 type opened struct {
 	records  *sealed.Store
 	keys     *kms.Service
+	clients  *iam.Service
 	routes   []access.Route
 	listener net.Listener
 }
@@ -42,6 +45,7 @@ func (a *Appliance) Unlock(ctx context.Context) error {
 	if err != nil {
 		err = errors.Join(err, a.drain.run(ctx, drain), a.undo.run(ctx, undo))
 		a.keyring.Lock()
+		err = errors.Join(err, a.server.Publish(a.self.LockedRoutes(a.gate)))
 	}
 	return err
 }
@@ -94,10 +98,26 @@ func (a *Appliance) startServices(_ context.Context, o *opened) (err error) {
 		return err
 	}
 	a.onClose(func(context.Context) error { stop(); o.keys.Wait(); return nil })
-	a.people.Publish(a.cfg.Principals)
 	a.onClose(a.self.StopChecks)
-	o.routes = append(o.keys.Routes(a.gate), a.self.Routes(a.gate)...)
+	if err := a.startClients(o); err != nil {
+		return err
+	}
+	o.routes = slices.Concat(o.keys.Routes(a.gate), a.self.Routes(a.gate), o.clients.Routes(a.gate))
 	return a.server.Publish(o.routes)
+}
+
+// startClients fills the directory with who may call.
+func (a *Appliance) startClients(o *opened) (err error) {
+	following, stop := context.WithCancel(a.ctx)
+	o.clients, err = iam.New(following, iam.Config{
+		Store: o.records, Realm: a.cfg.Realm, Directory: a.people, Fixed: a.cfg.Principals, Logger: a.cfg.Logger,
+	})
+	if err != nil {
+		stop()
+		return err
+	}
+	a.onClose(func(context.Context) error { stop(); o.clients.Wait(); return nil })
+	return nil
 }
 
 // markerKey derives the key of page markers from the newest domain key: a marker

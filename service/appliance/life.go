@@ -68,8 +68,9 @@ func (s *Service) Lock(c *access.Call, _ *applianceapi.LockRequest, _ *appliance
 	return nil
 }
 
-// RotateDomainKey makes a new root and a new domain key. It is refused while
-// records are still being wrapped anew for the one before.
+// RotateDomainKey makes a new root and a new domain key, and returns when no
+// copy of an old slot opens any more. It is refused while records are still being
+// wrapped anew for the rotation before.
 func (s *Service) RotateDomainKey(c *access.Call, _ *applianceapi.RotateDomainKeyRequest, out *applianceapi.RotateDomainKeyResponse) error {
 	if err := c.Admit(access.Appliance(c)); err != nil {
 		return err
@@ -88,8 +89,6 @@ func (s *Service) RotateDomainKey(c *access.Call, _ *applianceapi.RotateDomainKe
 		return errEnding
 	case s.State() == applianceapi.Locked:
 		return errLocked
-	case s.Records().Rotating:
-		return errRotating
 	}
 	if err := s.Rotate(c.Context()); err != nil {
 		return told("rotate the domain key", err)
@@ -137,6 +136,10 @@ func (s *Service) isEnding() bool {
 func told(what string, err error) error {
 	e := &api.Error{Kind: api.KindInternal, Message: fmt.Sprintf("%s: %v", what, err), Err: err}
 	switch {
+	case errors.Is(err, domain.ErrRotating):
+		return errRotating
+	case errors.Is(err, keystore.ErrLocked):
+		return errLocked
 	case errors.Is(err, domain.ErrNoSlot):
 		e.Kind, e.Reason = api.KindKeyUnavailable, "slot"
 	case errors.Is(err, hsm.ErrClosed), errors.Is(err, hsm.ErrBlob):
@@ -145,8 +148,6 @@ func told(what string, err error) error {
 		e.Reason = "damaged"
 	case errors.Is(err, keystore.ErrFull):
 		e.Reason = "space"
-	case errors.Is(err, keystore.ErrLocked):
-		return errLocked
 	}
 	return e
 }

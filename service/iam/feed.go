@@ -1,0 +1,164 @@
+package iam
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"github.com/keyrack/keyrack/access/identity"
+	"github.com/keyrack/keyrack/keystore"
+)
+
+// follow keeps the directory what the store says until ctx ends or the store's
+// changes cannot be followed any more. Then nobody is let in: it could be somebody
+// who was removed.
+func (s *Service) follow(ctx context.Context) {
+	var err error
+	for again := true; again; again = errors.Is(err, keystore.ErrCompacted) { // too much has changed meanwhile: read all anew
+		s.Directory.Publish(nil)
+		s.current = false
+		var from keystore.Revision
+		if from, err = s.load(ctx); err == nil {
+			err = s.Store.Watch(ctx, from, func(_ keystore.Revision, changes []keystore.Change) error { return s.changed(ctx, changes) })
+		}
+	}
+	s.Directory.Publish(nil)
+	if ctx.Err() == nil && !errors.Is(err, keystore.ErrClosed) {
+		s.Logger.LogAttrs(ctx, slog.LevelError, "no client is let in any more: the store's principals cannot be followed", slog.Any("error", err))
+	}
+	s.ended <- err
+}
+
+// load reads all principals and returns the revision they are of. Nothing is
+// published yet: what is read may be old by now.
+func (s *Service) load(ctx context.Context) (from keystore.Revision, err error) {
+	var all map[identity.KeyHash]*principal
+	err = s.Store.View(ctx, func(r keystore.Reader) error {
+		from = r.Revision()
+		all, err = s.read(ctx, r)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("read the principals: %w", err)
+	}
+	s.index.replace(all)
+	return from, nil
+}
+
+// read joins the rows of clients and principals. A Scan proves each row that it
+// returns and not that none is missing; a row that is missing, or cannot be read,
+// keeps its client out and nobody else in.
+func (s *Service) read(ctx context.Context, r keystore.Reader) (map[identity.KeyHash]*principal, error) {
+	clients := map[identity.KeyHash]keystore.Name{} // the row of the principal whose key it is
+	err := s.scan(ctx, r, keystore.SpaceClient, func(e keystore.Entry) error {
+		h, ok := keyOfRow(e.Name)
+		account, name, err := parseClient(e.Value)
+		if err == nil && ok {
+			clients[h] = principalName(account, name)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[identity.KeyHash]*principal, len(clients))
+	err = s.scan(ctx, r, keystore.SpacePrincipal, func(e keystore.Entry) error {
+		p, err := parsePrincipal(e.Name, e.Value)
+		if err != nil {
+			return err
+		}
+		if clients[p.key] != e.Name {
+			return fmt.Errorf("%w: no client's row agrees with it", errRow)
+		}
+		all[p.key] = p
+		return nil
+	})
+	return all, err
+}
+
+// scan calls f for each row of a space. What is wrong with rows is noted; the
+// error is one of reading on.
+func (s *Service) scan(ctx context.Context, r keystore.Reader, space keystore.Space, f func(keystore.Entry) error) error {
+	for e, err := range r.Scan(keystore.Range(space)) {
+		if err == nil {
+			if err := f(e); err != nil {
+				s.unreadable(ctx, fmt.Errorf("%s: %w", e.Name, err))
+			}
+			continue
+		}
+		if !errors.Is(err, keystore.ErrDamaged) {
+			return err
+		}
+		s.unreadable(ctx, err) // the last one of the scan
+	}
+	return nil
+}
+
+// changed is told of every change before its Update returns. The call without
+// changes says that from now on this is so.
+func (s *Service) changed(ctx context.Context, changes []keystore.Change) error {
+	if len(changes) == 0 {
+		s.current = true
+		s.caughtUp.Do(func() { close(s.ready) })
+		s.publish()
+		return nil
+	}
+	keys := s.touched(changes)
+	for _, h := range keys {
+		if err := s.reload(ctx, h); err != nil {
+			return err
+		}
+	}
+	if len(keys) > 0 && s.current {
+		s.publish()
+	}
+	return nil
+}
+
+// touched returns the keys whose rows are among the changes.
+func (s *Service) touched(changes []keystore.Change) (keys []identity.KeyHash) {
+	for _, c := range changes {
+		if h, ok := keyOfRow(c.Name); ok {
+			keys = append(keys, h)
+		} else if parts := c.Name.Components(); c.Name.Space() == keystore.SpacePrincipal && len(parts) == 2 {
+			keys = append(keys, s.index.named(parts[1])...)
+		}
+	}
+	slices.SortFunc(keys, func(a, b identity.KeyHash) int { return slices.Compare(a[:], b[:]) })
+	return slices.Compact(keys)
+}
+
+// reload reads whose a key is now: at the change's revision or a later one, so
+// never somebody's who was removed before. A View a key bounds what it holds open.
+func (s *Service) reload(ctx context.Context, h identity.KeyHash) error {
+	var p *principal
+	err := s.Store.View(ctx, func(r keystore.Reader) (err error) {
+		p, err = byKey(r, h)
+		return err
+	})
+	if err != nil && (ctx.Err() != nil || errors.Is(err, keystore.ErrClosed)) {
+		return err
+	}
+	if err != nil {
+		s.unreadable(ctx, err)
+	}
+	s.index.set(h, p)
+	return nil
+}
+
+// publish lets in the principals of the index and the fixed ones, and nobody else.
+func (s *Service) publish() {
+	var people []*identity.Principal
+	for _, p := range s.index.all() {
+		people = append(people, p.identity(s.Realm))
+	}
+	s.Directory.Publish(append(people, s.Fixed...))
+}
+
+// unreadable notes a row that keeps a client out.
+func (s *Service) unreadable(ctx context.Context, err error) {
+	s.damaged.Add(1)
+	s.Logger.LogAttrs(ctx, slog.LevelError, "a client is kept out: its rows cannot be read", slog.Any("error", err))
+}
