@@ -308,3 +308,18 @@ func TestFullOnce(t *testing.T) {
 		closeStore(t, s)
 	}
 }
+
+// TestCommitsAreSynced: a process that is killed leaves what the kernel has; only a power cut would
+// show that bolt was told not to sync.
+func TestCommitsAreSynced(t *testing.T) {
+	t.Parallel()
+	s := create(t, filepath.Join(t.TempDir(), "store.db"))
+	defer closeStore(t, s)
+	s.EndWith(func(tx *bbolt.Tx) error {
+		if db := tx.DB(); db.NoSync || db.NoGrowSync || db.NoFreelistSync {
+			t.Errorf("bolt syncs: rows %v, growth %v, freelist %v", !db.NoSync, !db.NoGrowSync, !db.NoFreelistSync)
+		}
+		return tx.Commit()
+	})
+	mustPut(t, s, 1, "v")
+}

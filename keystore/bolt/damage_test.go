@@ -3,6 +3,7 @@ package bolt_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -293,6 +294,65 @@ func TestTornMeta(t *testing.T) {
 	}
 	if !states["last"] || !states["before"] {
 		t.Errorf("saw %v, want the last state and the one before", states)
+	}
+}
+
+// TestLinksAstray sets each number of a page to that of each other one. A page with two owners is
+// refused: a cycle would end in no memory, a page in use that counts as free would be overwritten by
+// the next commit.
+func TestLinksAstray(t *testing.T) {
+	t.Parallel()
+	c := newSample(t)
+	path := filepath.Join(t.TempDir(), "store.db")
+	children, free := bolt.Links(c.image)
+	if len(children) < 5 || len(free) < 3 {
+		t.Fatalf("the sample has %d children and %d free pages", len(children), len(free))
+	}
+	pages := len(c.image) / c.pageSize
+	for i, at := range append(children, free...) {
+		for page := i % 3; page < pages; page += 3 {
+			image := bytes.Clone(c.image)
+			binary.NativeEndian.PutUint64(image[at:], uint64(page))
+			if bytes.Equal(image, c.image) {
+				continue
+			}
+			c.write(t, path, image)
+			if s, err := bolt.Open(path); err == nil {
+				t.Errorf("page %d was accepted in the place of another at %d", page, at)
+				closeStore(t, s)
+			} else if !errors.Is(err, bolt.ErrDamaged) {
+				t.Errorf("page %d at %d: got %v, want ErrDamaged", page, at, err)
+			}
+		}
+	}
+}
+
+// TestLinksAstrayUnderAStore bends the tree into itself while the store is open. Reads and commits
+// that meet it are refused, and come back.
+func TestLinksAstrayUnderAStore(t *testing.T) {
+	t.Parallel()
+	c := newSample(t)
+	path := filepath.Join(t.TempDir(), "store.db")
+	children, _ := bolt.Links(c.image)
+	for _, at := range children {
+		c.write(t, path, c.image)
+		s := open(t, path)
+		own := binary.NativeEndian.AppendUint64(nil, uint64(at/c.pageSize))
+		patch(t, path, int64(at), own...)
+		_, _, err := scan(s)
+		wantError(t, "Scan", err, bolt.ErrDamaged)
+		refused := 0
+		for i := 0; i < 800; i += 10 {
+			if _, err := put(s, i, "v"); errors.Is(err, bolt.ErrDamaged) {
+				refused++
+			} else if err != nil {
+				t.Errorf("Update: %v", err)
+			}
+		}
+		if refused == 0 {
+			t.Error("no commit noticed")
+		}
+		closeStore(t, s)
 	}
 }
 

@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"bytes"
 	"hash/fnv"
 
 	"go.etcd.io/bbolt"
@@ -20,3 +21,33 @@ func SumMeta(page []byte) {
 
 // EndWith lets end stand in for bolt's Commit. No Update may run.
 func (s *Store) EndWith(end func(*bbolt.Tx) error) { s.engine.end = end }
+
+// Links returns where in a file's newest state the numbers of pages stand: of children in branches,
+// and of free pages.
+func Links(file []byte) (children, free []int) {
+	m, err := findMeta(bytes.NewReader(file))
+	if err != nil {
+		panic(err)
+	}
+	im, err := readImage(bytes.NewReader(file), m)
+	if err != nil {
+		panic(err)
+	}
+	var visit func(id uint64)
+	visit = func(id uint64) {
+		n, _, err := im.node(id, nil)
+		if err != nil {
+			panic(err)
+		}
+		for i := 0; i < n.count && !n.leaf; i++ {
+			children = append(children, int(id)*m.pageSize+headerSize+i*elementSize+8)
+			visit(n.child(i))
+		}
+	}
+	visit(im.rows.root)
+	at := int(m.freelist) * m.pageSize
+	for i := range int(order.Uint16(file[at+10:])) {
+		free = append(free, at+headerSize+8*i)
+	}
+	return children, free
+}

@@ -110,33 +110,44 @@ func (c *cache) insert(n keystore.Name, f *fill, value string, r keystore.Revisi
 // cacheFillRace stops a fill between its read and its insertion, changes the row meanwhile, and
 // lets it go on: the old value must not get into the cache, for the row as for its absence.
 func cacheFillRace(t *testing.T, s keystore.Store) {
-	for i, before := range []string{"-", "old"} {
-		n := row(i)
-		if before != "-" {
-			put(t, s, n, before)
-		}
-		c := newCache(t, s)
-		read, changed := make(chan struct{}), make(chan struct{})
-		c.paused = func() { close(read); <-changed }
-		var done sync.WaitGroup
-		done.Go(func() {
-			if got, err := c.get(n); got != before || err != nil {
-				t.Errorf("the paused fill read %q, %v, want %q", got, err, before)
-			}
-		})
-		<-read
-		put(t, s, n, "new")
-		close(changed)
-		done.Wait()
-		c.paused = func() {}
-		if got, err := c.get(n); got != "new" || err != nil {
-			t.Errorf("after the race the cache has %q, %v, want the new value", got, err)
-		}
-		if c.values[n] != "new" || len(c.fills) != 0 {
-			t.Errorf("a fill that nothing disturbed was not kept: %v, %v", c.values, c.fills)
-		}
-		c.stop(t)
+	for i, c := range []struct{ before, after string }{{"-", "new"}, {"old", "new"}, {"old", "-"}} {
+		set(t, s, row(i), c.before)
+		racedFill(t, s, row(i), c.before, c.after)
 	}
+}
+
+// set writes a row, or deletes it where the value is "-".
+func set(t *testing.T, s keystore.Store, n keystore.Name, value string) {
+	update(t, s, func(tx keystore.Tx) error {
+		if value == "-" {
+			return tx.Delete(n)
+		}
+		return tx.Put(n, []byte(value))
+	})
+}
+
+func racedFill(t *testing.T, s keystore.Store, n keystore.Name, before, after string) {
+	c := newCache(t, s)
+	read, changed := make(chan struct{}), make(chan struct{})
+	c.paused = func() { close(read); <-changed }
+	var done sync.WaitGroup
+	done.Go(func() {
+		if got, err := c.get(n); got != before || err != nil {
+			t.Errorf("the paused fill read %q, %v, want %q", got, err, before)
+		}
+	})
+	<-read
+	set(t, s, n, after)
+	close(changed)
+	done.Wait()
+	c.paused = func() {}
+	if got, err := c.get(n); got != after || err != nil {
+		t.Errorf("after the race the cache has %q, %v, want %q", got, err, after)
+	}
+	if c.values[n] != after || len(c.fills) != 0 {
+		t.Errorf("a fill that nothing disturbed was not kept: %v, %v", c.values, c.fills)
+	}
+	c.stop(t)
 }
 
 // cacheUnderLoad has writers that read their own writes through the cache while others fill it:

@@ -110,6 +110,49 @@ func scanIsOrderedAndBounded(t *testing.T, s keystore.Store) {
 	}
 }
 
+// scanOrdersBytes: names sort by their bytes, a short component before a longer one, and no byte in
+// a component reaches into its neighbour or into a range that is not its own.
+func scanOrdersBytes(t *testing.T, s keystore.Store) {
+	parts := []string{"", "\x00", "a", "a/b", "b", "\xff", "\xff\xff"}
+	var all []keystore.Name
+	for _, space := range []keystore.Space{keystore.SpacePrincipal, keystore.SpaceAlias} {
+		for _, a := range parts {
+			all = append(all, keystore.MakeName(space, a))
+			for _, b := range parts {
+				all = append(all, keystore.MakeName(space, a, b))
+			}
+		}
+	}
+	for chunk := range slices.Chunk(all, keystore.MaxRows) {
+		update(t, s, func(tx keystore.Tx) (err error) {
+			for _, n := range chunk {
+				err = errors.Join(err, tx.Put(n, n.Append(nil)))
+			}
+			return err
+		})
+	}
+	slices.SortFunc(all, func(a, b keystore.Name) int { return bytes.Compare(a.Append(nil), b.Append(nil)) })
+	expectScan(t, s, keystore.Name{}, keystore.Name{}, all)
+	for _, part := range parts {
+		lo, hi := keystore.Range(keystore.SpaceAlias, part)
+		expectScan(t, s, lo, hi, slices.DeleteFunc(slices.Clone(all), func(n keystore.Name) bool {
+			return n.Space() != keystore.SpaceAlias || n.Components()[0] != part
+		}))
+	}
+}
+
+// expectScan compares the names of a range in a View of its own.
+func expectScan(t *testing.T, s keystore.Store, lo, hi keystore.Name, want []keystore.Name) {
+	t.Helper()
+	view(t, s, func(r keystore.Reader) error {
+		got, err := collect(r, lo, hi)
+		if !slices.Equal(got, want) {
+			err = errors.Join(err, fmt.Errorf("from %v to %v: got %v, want %v", lo, hi, got, want))
+		}
+		return err
+	})
+}
+
 // scanStopsWhenTold: a Scan that was left early has let go of everything; the next one is complete.
 func scanStopsWhenTold(t *testing.T, s keystore.Store) {
 	for i := range 5 {
@@ -185,41 +228,40 @@ func wantError(t *testing.T, what string, got, want error) {
 	}
 }
 
-// rowsPerTransaction: rows count once each, however they are touched.
+// rowsPerTransaction: rows count once each, however they are touched, and also where they are only
+// read or only written.
 func rowsPerTransaction(t *testing.T, s keystore.Store) {
-	touch := func(rows int) error {
-		_, err := s.Update(context.Background(), func(tx keystore.Tx) (err error) {
-			for i := range 3 * rows {
-				n := row(i % rows)
-				switch i % 3 {
-				case 0:
-					_, err = tx.Get(n)
-				case 1:
-					err = tx.Put(n, []byte("v"))
-				case 2:
-					err = tx.Delete(n)
+	get := func(tx keystore.Tx, n keystore.Name) error { _, err := tx.Get(n); return err }
+	put := func(tx keystore.Tx, n keystore.Name) error { return tx.Put(n, []byte("v")) }
+	deleted := func(tx keystore.Tx, n keystore.Name) error { return tx.Delete(n) }
+	for what, kinds := range map[string][]func(keystore.Tx, keystore.Name) error{
+		"read": {get, get}, "written": {put, put}, "deleted": {deleted}, "touched": {get, put, deleted},
+	} {
+		touch := func(rows int) error {
+			_, err := s.Update(context.Background(), func(tx keystore.Tx) error {
+				for i := range len(kinds) * rows {
+					if err := kinds[i/rows](tx, row(i%rows)); err != nil && !errors.Is(err, keystore.ErrNotFound) {
+						return err
+					}
 				}
-				if err != nil && !errors.Is(err, keystore.ErrNotFound) {
-					return err
-				}
-			}
-			return nil
-		})
-		return err
+				return nil
+			})
+			return err
+		}
+		if err := touch(keystore.MaxRows); err != nil {
+			t.Errorf("%d rows %s: %v", keystore.MaxRows, what, err)
+		}
+		wantError(t, "one row more "+what, touch(keystore.MaxRows+1), keystore.ErrTooManyRows)
 	}
-	if err := touch(keystore.MaxRows); err != nil {
-		t.Errorf("%d rows: %v", keystore.MaxRows, err)
-	}
-	wantError(t, "one row more", touch(keystore.MaxRows+1), keystore.ErrTooManyRows)
 }
 
-// bytesPerTransaction: the largest value fits, as do as many as a transaction may write, and not
-// one more.
+// bytesPerTransaction: the largest value fits, as do as many bytes of names and values as a
+// transaction may write, and not one more.
 func bytesPerTransaction(t *testing.T, s keystore.Store) {
-	value := bytes.Repeat([]byte("v"), keystore.MaxValue)
-	write := func(rows, size int) error {
+	value := bytes.Repeat([]byte("v"), keystore.MaxValue+1024)
+	write := func(sizes ...int) error {
 		_, err := s.Update(context.Background(), func(tx keystore.Tx) (err error) {
-			for i := range rows {
+			for i, size := range sizes {
 				if err := tx.Put(row(i), value[:size]); err != nil {
 					return err
 				}
@@ -228,16 +270,26 @@ func bytesPerTransaction(t *testing.T, s keystore.Store) {
 		})
 		return err
 	}
-	if err := write(1, keystore.MaxValue); err != nil {
+	if err := write(keystore.MaxValue); err != nil {
 		t.Errorf("largest value: %v", err)
 	}
-	expectRow(t, s, row(0), string(value))
-	value = append(value, make([]byte, 1024)...)
-	wantError(t, "value beyond what any layer may write", write(1, keystore.MaxValue+257), keystore.ErrTooLarge)
-	if err := write(keystore.MaxBytes/keystore.MaxValue-1, keystore.MaxValue); err != nil {
-		t.Errorf("a transaction just within its bytes: %v", err)
+	expectRow(t, s, row(0), string(value[:keystore.MaxValue]))
+	wantError(t, "value with a byte more", write(keystore.MaxValue+1), keystore.ErrTooLarge)
+	wantError(t, "value beyond what any layer may write", write(keystore.MaxValue+257), keystore.ErrTooLarge)
+
+	sizes, left := []int{}, keystore.MaxBytes
+	for left > 0 {
+		size := min(left-row(0).Len(), keystore.MaxValue)
+		sizes, left = append(sizes, size), left-row(0).Len()-size
 	}
-	wantError(t, "transaction beyond its bytes", write(keystore.MaxBytes/keystore.MaxValue, keystore.MaxValue), keystore.ErrTooLarge)
+	last := len(sizes) - 1
+	if err := write(sizes...); err != nil {
+		t.Errorf("a transaction of all bytes that it may write: %v", err)
+	}
+	expectRow(t, s, row(last), string(value[:sizes[last]]))
+	sizes[last]++
+	wantError(t, "a transaction of a byte more", write(sizes...), keystore.ErrTooLarge)
+	expectRow(t, s, row(last), string(value[:sizes[last]-1]))
 }
 
 // hiddenErrorDoesNotCommit: a function that overlooks an error of its Tx has not decided on what it

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/keyrack/keyrack/keystore"
@@ -100,6 +102,108 @@ func noWriteSkew(t *testing.T, s keystore.Store) {
 		}
 		return err
 	})
+}
+
+// updatesFormOneOrder has all writers take the next place in a list. The places are an order of all
+// Updates that agrees with their revisions, with what a Watch tells, and with time: an Update that
+// began after another had returned comes behind it.
+func updatesFormOneOrder(t *testing.T, s keystore.Store) {
+	const times = 4
+	watch := follow(t, s, 0)
+	var returned atomic.Int64
+	var mu sync.Mutex // guards revisions
+	revisions := make(map[int64]keystore.Revision)
+	var done sync.WaitGroup
+	for range writers {
+		done.Go(func() {
+			for range times {
+				var place int64
+				before := returned.Load()
+				r := update(t, s, func(tx keystore.Tx) (err error) {
+					if place, err = number(tx, row(0)); err != nil {
+						return err
+					}
+					return errors.Join(add(tx, row(0), 1), tx.Put(row(1+int(place)), []byte("taken")))
+				})
+				returned.Add(1)
+				if place < before {
+					t.Errorf("place %d was taken after %d Updates had returned", place, before)
+				}
+				mu.Lock()
+				if _, twice := revisions[place]; twice {
+					t.Errorf("place %d was taken twice", place)
+				}
+				revisions[place] = r
+				mu.Unlock()
+			}
+		})
+	}
+	done.Wait()
+	watch.stop(t)
+	var want []change
+	for place := range int64(writers * times) {
+		if place > 0 && revisions[place] < revisions[place-1] {
+			t.Errorf("place %d is of revision %d, the one before of %d", place, revisions[place], revisions[place-1])
+		}
+		want = append(want, change{revisions[place], row(1 + int(place)), false})
+	}
+	watch.seen = slices.DeleteFunc(watch.seen, func(c change) bool { return c.name == row(0) })
+	watch.expect(t, want...)
+}
+
+// noTransactionIsHalf moves amounts between rows while others add up all rows, in Views by Scan and
+// by Get and in Updates: the sum never changes, and nobody sees an older state than before.
+func noTransactionIsHalf(t *testing.T, s keystore.Store) {
+	const rows, amount, movers, times = 8, 100, 16, 12
+	update(t, s, func(tx keystore.Tx) (err error) {
+		for i := range rows {
+			err = errors.Join(err, add(tx, row(i), amount))
+		}
+		return err
+	})
+	whole := func(g getter) error {
+		sum := int64(0)
+		for i := range rows {
+			n, err := number(g, row(i))
+			if err != nil {
+				return err
+			}
+			sum += n
+		}
+		if sum != rows*amount {
+			return fmt.Errorf("the rows add up to %d, want %d", sum, rows*amount)
+		}
+		return nil
+	}
+	var moving, looking sync.WaitGroup
+	var over atomic.Bool
+	for m := range movers {
+		moving.Go(func() {
+			for i := range times {
+				from, to := row((m+i)%rows), row((m+3*i+1)%rows)
+				update(t, s, func(tx keystore.Tx) error {
+					return errors.Join(whole(tx), add(tx, from, -7), add(tx, to, 7), whole(tx))
+				})
+			}
+		})
+	}
+	for range 4 {
+		looking.Go(func() {
+			for last := keystore.Revision(0); !over.Load(); {
+				view(t, s, func(r keystore.Reader) error {
+					if r.Revision() < last {
+						return fmt.Errorf("revision %d after %d", r.Revision(), last)
+					}
+					last = r.Revision()
+					_, err := collect(r, row(0), row(rows)) // what Scan yields is what Get returns
+					return errors.Join(err, whole(r))
+				})
+			}
+		})
+	}
+	moving.Wait()
+	over.Store(true)
+	looking.Wait()
 }
 
 // failuresCostOthersNothing runs writers of one counter, of which one fails and one panics after
