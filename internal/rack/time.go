@@ -42,7 +42,7 @@ func (a *Appliance) keepTime(ctx context.Context, o *opened) error {
 	if err := k.write(ctx); err != nil {
 		return err
 	}
-	a.onClose(k.write)
+	a.onClose(func(ctx context.Context) error { k.keep(ctx); return nil })
 	a.background(&a.undo, k.run)
 	return nil
 }
@@ -88,12 +88,17 @@ func (k *timekeeper) run(ctx context.Context) {
 	for {
 		select {
 		case <-tick.C:
-			if err := k.write(ctx); err != nil && ctx.Err() == nil {
-				k.a.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "the time that was reached is not kept", slog.Any("error", err))
-			}
+			k.keep(ctx)
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// keep writes the row if it can: the one before still holds.
+func (k *timekeeper) keep(ctx context.Context) {
+	if err := k.write(ctx); err != nil && ctx.Err() == nil {
+		k.a.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "the time that was reached is not kept", slog.Any("error", err))
 	}
 }
 

@@ -67,18 +67,24 @@ type Rack struct {
 func OnDisk(cfg *rack.Config) { cfg.Store = nil }
 
 // start starts the appliance that is in the folder.
-func (r *Rack) start() {
-	r.tb.Helper()
-	var err error
-	r.Appliance, err = rack.Start(r.tb.Context(), r.cfg)
-	check(r.tb, err)
-	r.running = true
+func (r *Rack) start() error {
+	a, err := rack.Start(r.tb.Context(), r.cfg)
+	if err == nil {
+		r.Appliance, r.running = a, true
+	}
+	return err
 }
 
 // Restart stops the appliance and starts it again from its folder, on the same port, after
 // between, which may be nil, was run on the folder and may change the configuration. The
 // clients stay.
 func (r *Rack) Restart(between func(*rack.Config)) {
+	r.tb.Helper()
+	check(r.tb, r.TryRestart(between))
+}
+
+// TryRestart is Restart for a start that may fail. The appliance then stays stopped.
+func (r *Rack) TryRestart(between func(*rack.Config)) error {
 	r.tb.Helper()
 	if addr := r.Addr(); addr != "" {
 		r.cfg.Listen = addr
@@ -87,7 +93,7 @@ func (r *Rack) Restart(between func(*rack.Config)) {
 	if between != nil {
 		between(&r.cfg)
 	}
-	r.start()
+	return r.start()
 }
 
 // Start starts an appliance for the length of a test. Options change its
@@ -115,7 +121,7 @@ func Start(tb testing.TB, options ...func(*rack.Config)) *Rack {
 	check(tb, err)
 	r.cfg.Token = open
 	tb.Cleanup(func() { r.Stop() })
-	r.start()
+	check(tb, r.start())
 	r.Config = client.Config{Addr: r.Addr(), ServerKey: r.ServerKey(), Certificate: cert}
 	r.Client = r.NewClient(r.Config)
 	r.StrangerConfig = r.Config

@@ -1,5 +1,7 @@
 package sealed
 
+import "github.com/keyrack/keyrack/keystore"
+
 // SetUnchecked turns the index, the hash tree and the state root off, or on again, for all stores of
 // the process: what a test then reads is what would be believed without them. Such tests do not run
 // in parallel.
@@ -18,3 +20,6 @@ func (s *Store) OldKey() func() []byte {
 	old := s.ledger.current().keys.older()
 	return old.wrapping.Bytes
 }
+
+// BucketOf returns the name of the row of a name's bucket.
+func (s *Store) BucketOf(n keystore.Name) keystore.Name { return bucketName(s.locate(n).bucket) }

@@ -101,8 +101,8 @@ func (s *Service) scan(ctx context.Context, r keystore.Reader, space keystore.Sp
 func (s *Service) changed(ctx context.Context, changes []keystore.Change) error {
 	if len(changes) == 0 {
 		s.current = true
-		s.caughtUp.Do(func() { close(s.ready) })
 		s.publish()
+		s.caughtUp.Do(func() { close(s.ready) }) // not before: New returns then, and clients come
 		return nil
 	}
 	keys := s.touched(changes)
