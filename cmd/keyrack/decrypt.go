@@ -21,7 +21,7 @@ that encrypt was given.`,
 // decryptFlags declares the flags and acts. A ciphertext of another key than
 // --key is refused by the appliance, which knows all of its references.
 func decryptFlags(fs *flag.FlagSet) action {
-	key := fs.String("key", "", "refuse a ciphertext of another key than `KEY`: a key id or a key ARN")
+	key := fs.String("key", "", "refuse a ciphertext of another key than `KEY`: a key id, an ARN or an alias")
 	bound := contextFlag(fs)
 	in := inFlag(fs, "the ciphertext")
 	out := outFlag(fs, "the plaintext")

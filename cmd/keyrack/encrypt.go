@@ -22,7 +22,7 @@ bound to the ciphertext, and decrypt must be given the same.`,
 // encryptFlags declares the flags and acts. What was read is wiped: the process
 // may be traced or dumped until it ends.
 func encryptFlags(fs *flag.FlagSet) action {
-	key := fs.String("key", "", "encrypt under `KEY`: a key id or a key ARN")
+	key := fs.String("key", "", "encrypt under `KEY`: a key id, an ARN or an alias such as alias/mail")
 	bound := contextFlag(fs)
 	in := inFlag(fs, "the plaintext")
 	out := outFlag(fs, "the ciphertext")

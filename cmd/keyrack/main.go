@@ -51,7 +51,8 @@ type action func(sh *shell, words, rest []string) error
 // commands returns the table in the order of the list.
 func commands() []command {
 	return []command{
-		devCommand, keyCreateCommand, encryptCommand, decryptCommand, callCommand(),
+		devCommand, keyCreateCommand, keyDescribeCommand, keyListCommand, keyEnableCommand, keyDisableCommand,
+		aliasCreateCommand, aliasUpdateCommand, aliasDeleteCommand, aliasListCommand, encryptCommand, decryptCommand, callCommand(),
 		auditTailCommand, auditVerifyCommand, statusCommand, benchCommand, versionCommand, helpCommand(),
 	}
 }

@@ -89,10 +89,25 @@ func (sh *shell) writeResult(to string, format *format, op *api.Op, out any, res
 
 // columns lines up rows of a name and a value. Values may come from elsewhere.
 func columns(rows [][2]string) string {
+	cells := make([][]string, len(rows))
+	for i := range rows {
+		cells[i] = rows[i][:]
+	}
+	return lines(cells)
+}
+
+// lines lines up the cells of rows, which may come from elsewhere.
+func lines(rows [][]string) string {
 	var b strings.Builder
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	for _, r := range rows {
-		fmt.Fprintf(t, "%s\t%s\n", oneLine(r[0]), oneLine(r[1]))
+		for i, cell := range r {
+			if i > 0 {
+				fmt.Fprint(t, "\t")
+			}
+			fmt.Fprint(t, oneLine(cell))
+		}
+		fmt.Fprintln(t)
 	}
 	t.Flush()
 	return b.String()
