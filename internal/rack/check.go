@@ -47,6 +47,7 @@ func (a *Appliance) checkClients(ctx context.Context, progress func(done, total 
 	r.Problems, err = o.clients.Check(ctx, progress)
 	return r, err
 }
+
 // checkKeys checks that keys, their materials, their aliases and the listings of both agree.
 func (a *Appliance) checkKeys(ctx context.Context, _ func(done, total int)) (report appliance.Report, err error) {
 	o := a.open.Load()
