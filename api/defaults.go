@@ -63,4 +63,5 @@ const (
 	TokenQueue     = 1024
 	ComputeQueue   = 1024
 	WorkerDeadline = 30 * time.Second // for one job, from when it was queued
+	LifeDeadline   = 10 * time.Minute // for Unlock and RotateDomainKey, which read the whole store
 )

@@ -46,6 +46,18 @@ var kindHints = map[api.Kind]string{
 	api.KindRequestTimeout:          "send whole requests without pauses, and check the network",
 }
 
+// reasonHints says what to do where an appliance gives a reason beside the kind.
+var reasonHints = map[string]string{
+	"locked":    "run keyrack unlock on the appliance",
+	"locking":   "wait until keyrack status says LOCKED, then keyrack unlock",
+	"rotating":  "keyrack status says whether records are still being wrapped anew: rotate when that is over",
+	"slot":      "give keyrack serve the token that keyrack init was given: this one is another",
+	"token":     "see that the token is there and works, then start the appliance anew",
+	"damaged":   "keep a copy of the data folder as evidence, and restore it from a backup",
+	"space":     "make room on the disk of the data folder",
+	"principal": "keyrack principal list shows who is registered",
+}
+
 // hints says what to do about errors that no appliance answered. The first that
 // matches counts, so the more specific stand first: a socket that is not there is
 // a file that is not there, too.
@@ -113,6 +125,9 @@ func hintFor(err error) string {
 // knownHint returns the hint of the tables above, if they have one.
 func knownHint(err error) (string, bool) {
 	if e, ok := errors.AsType[*api.Error](err); ok {
+		if hint, ok := reasonHints[e.Reason]; ok {
+			return hint, true
+		}
 		hint, ok := kindHints[e.Kind]
 		return hint, ok
 	}

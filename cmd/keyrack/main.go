@@ -53,6 +53,7 @@ func commands() []command {
 	return []command{
 		devCommand, keyCreateCommand, keyDescribeCommand, keyListCommand, keyEnableCommand, keyDisableCommand,
 		aliasCreateCommand, aliasUpdateCommand, aliasDeleteCommand, aliasListCommand, encryptCommand, decryptCommand, callCommand(),
+		principalAddCommand, principalListCommand, principalRemoveCommand,
 		auditTailCommand, auditVerifyCommand, statusCommand, benchCommand, versionCommand, helpCommand(),
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math/big"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/keyrack/keyrack/access/identity"
@@ -64,9 +65,15 @@ func makeServerKey(root *os.Root, name string) error {
 
 // NewClient makes a client's key and certificate in two new PEM files, name.pem
 // and name.key (0600), below dir, and returns the hash that an appliance knows
-// the client by. The key leaves no other trace.
+// the client by. The key leaves no other trace. Where either file is there already,
+// or cannot be written, neither is made.
 func NewClient(dir, name string) (hash identity.KeyHash, certPath, keyPath string, err error) {
 	certPEM, keyPEM, err := newCertificate(name)
+	if err != nil {
+		return hash, "", "", err
+	}
+	block, _ := pem.Decode(certPEM)
+	leaf, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
 		return hash, "", "", err
 	}
@@ -75,20 +82,17 @@ func NewClient(dir, name string) (hash identity.KeyHash, certPath, keyPath strin
 		return hash, "", "", err
 	}
 	defer root.Close()
-	for file, content := range map[string][]byte{name + ".pem": certPEM, name + ".key": keyPEM} {
-		if err := writeNew(root, file, content); err != nil {
-			return hash, "", "", err
-		}
-	}
-	block, _ := pem.Decode(certPEM)
-	leaf, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
+	if err = writeNew(root, name+".key", keyPEM); err != nil {
 		return hash, "", "", err
 	}
-	return identity.HashOf(leaf.RawSubjectPublicKeyInfo), dir + "/" + name + ".pem", dir + "/" + name + ".key", nil
+	if err = writeNew(root, name+".pem", certPEM); err != nil {
+		return hash, "", "", errors.Join(err, root.Remove(name+".key"))
+	}
+	return identity.HashOf(leaf.RawSubjectPublicKeyInfo), filepath.Join(dir, name+".pem"), filepath.Join(dir, name+".key"), nil
 }
 
-// writeNew writes and syncs a file that must not exist yet.
+// writeNew writes and syncs a file that must not exist yet. One that cannot be
+// written whole is removed.
 func writeNew(root *os.Root, name string, content []byte) error {
 	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -98,7 +102,10 @@ func writeNew(root *os.Root, name string, content []byte) error {
 	if err == nil {
 		err = f.Sync()
 	}
-	return errors.Join(err, f.Close())
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, root.Remove(name))
+	}
+	return nil
 }
 
 // newCertificate makes a P-256 key and a self-signed certificate for it. The

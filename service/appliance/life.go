@@ -34,14 +34,16 @@ func (s *Service) Unlock(c *access.Call, _ *applianceapi.UnlockRequest, out *app
 	if err := c.Need(work.Token); err != nil {
 		return err
 	}
-	if err := s.alone(c.Context()); err != nil {
+	ctx, cancel := patient(c)
+	defer cancel()
+	if err := s.alone(ctx); err != nil {
 		return err
 	}
 	defer s.done()
 	if !s.move() {
 		return errEnding
 	}
-	if err := s.Config.Unlock(c.Context()); err != nil {
+	if err := s.Config.Unlock(ctx); err != nil {
 		s.rest()
 		return told("unlock", err)
 	}
@@ -90,11 +92,19 @@ func (s *Service) RotateDomainKey(c *access.Call, _ *applianceapi.RotateDomainKe
 	case s.State() == applianceapi.Locked:
 		return errLocked
 	}
-	if err := s.Rotate(c.Context()); err != nil {
+	ctx, cancel := patient(c)
+	defer cancel()
+	if err := s.Rotate(ctx); err != nil {
 		return told("rotate the domain key", err)
 	}
 	out.Version = int64(s.Records().KeyVersion)
 	return nil
+}
+
+// patient returns a context for what reads the whole store: longer than other
+// work may take, and whether or not its caller waits.
+func patient(c *access.Call) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(c.Context()), api.LifeDeadline)
 }
 
 // alone waits until nobody else unlocks or rotates.

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/keyrack/keyrack/api/applianceapi"
+	"github.com/keyrack/keyrack/internal/rack"
+	"github.com/keyrack/keyrack/protocol/client"
+)
+
+// principalAddCommand is keyrack:AddPrincipal, and makes the client's key first.
+var principalAddCommand = command{
+	name: "principal add", args: "NAME (--out DIR | --key-hash HASH) [--account ID] [--socket PATH] [--output FORMAT]",
+	short: "register a client's key as the root of an account",
+	long: `
+With --out it makes a key and a certificate, NAME.key and NAME.pem in DIR, and
+registers the key's hash: the key itself goes nowhere. With --key-hash it registers
+a key that was made elsewhere: the SHA-256 of its DER SubjectPublicKeyInfo.
+
+Prints the environment of the client, to be pasted into a shell. Files that are
+there are never overwritten; those it made are removed if the client cannot be
+registered. It asks over the local Unix socket.`,
+	flags: principalAddFlags,
+}
+
+// newPrincipal is a principal that is being added.
+type newPrincipal struct {
+	name, account, out, keyHash string
+
+	cert, key string // paths of the files that were made
+	madeDir   bool
+}
+
+// principalAddFlags declares the flags and acts.
+func principalAddFlags(fs *flag.FlagSet) action {
+	n := &newPrincipal{}
+	fs.StringVar(&n.account, "account", "", "make it the root of the account `ID`, 12 digits; the appliance's only account if not given")
+	fs.StringVar(&n.out, "out", "", "make the client's key and certificate in `DIR`, which is made if need be")
+	fs.StringVar(&n.keyHash, "key-hash", "", "register the key with the `HASH` sha256:<64 hex digits>")
+	socket := socketFlag(fs)
+	format := outputFlag(fs)
+	return named(fs, func(sh *shell, name string) error {
+		n.name = name
+		if err := n.check(fs.Name()); err != nil {
+			return err
+		}
+		c, err := sh.local(*socket)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return n.add(sh, c, format)
+	})
+}
+
+// check refuses what makes no sense before a file is made.
+func (n *newPrincipal) check(command string) error {
+	switch {
+	case (n.out == "") == (n.keyHash == ""):
+		return usagef("keyrack help "+command, "%s: one of --out and --key-hash is needed", command)
+	case n.name != filepath.Base(n.name):
+		return usagef("keyrack help "+command, "%s: the name %q would be a path; it may have letters, digits and +=,.@_-", command, n.name)
+	}
+	return nil
+}
+
+// add makes the key, registers it and prints the environment.
+func (n *newPrincipal) add(sh *shell, c *client.Client, format *format) (err error) {
+	if n.account == "" {
+		if n.account, err = onlyAccount(c); err != nil {
+			return err
+		}
+	}
+	status, err := call(c, applianceapi.GetStatus, &applianceapi.GetStatusRequest{})
+	if err != nil {
+		return err
+	}
+	if n.out != "" {
+		if err := n.makeKey(); err != nil {
+			return fmt.Errorf("make the client's key: %w", err)
+		}
+	}
+	out, err := call(c, applianceapi.AddPrincipal, &applianceapi.AddPrincipalRequest{Name: n.name, Account: n.account, KeyHash: n.keyHash})
+	if err != nil {
+		return errors.Join(err, n.removeKey())
+	}
+	return format.print(sh.out, n.environment(status, out), n.exports(status, out))
+}
+
+// makeKey makes the client's files, and the folder for them if there is none.
+func (n *newPrincipal) makeKey() error {
+	dir, err := filepath.Abs(n.out)
+	if err != nil {
+		return err
+	}
+	n.out = dir
+	switch err := os.Mkdir(dir, 0o700); {
+	case err == nil:
+		n.madeDir = true
+	case !errors.Is(err, fs.ErrExist):
+		return err
+	}
+	hash, cert, key, err := rack.NewClient(dir, n.name)
+	if err != nil {
+		return errors.Join(err, n.removeKey())
+	}
+	n.keyHash, n.cert, n.key = hash.String(), cert, key
+	return nil
+}
+
+// removeKey removes what makeKey made.
+func (n *newPrincipal) removeKey() error {
+	var errs []error
+	for _, path := range []string{n.cert, n.key} {
+		if path != "" {
+			errs = append(errs, os.Remove(path))
+		}
+	}
+	if n.madeDir {
+		errs = append(errs, os.Remove(n.out))
+	}
+	return errors.Join(errs...)
+}
+
+// environment returns what programs read. Cert and Key are absent for a key that
+// was made elsewhere.
+func (n *newPrincipal) environment(s *applianceapi.GetStatusResponse, out *applianceapi.AddPrincipalResponse) any {
+	type principal struct {
+		Name, Account, KeyHash, Arn string
+	}
+	p := out.Principal
+	return struct {
+		Principal   principal
+		Environment map[string]string
+	}{principal{p.Name, p.Account, p.KeyHash, p.Arn}, n.variables(s)}
+}
+
+// variables returns the client's environment as far as it is known.
+func (n *newPrincipal) variables(s *applianceapi.GetStatusResponse) map[string]string {
+	v := map[string]string{client.EnvAddr: s.Address, client.EnvServerKey: s.ServerKey}
+	if n.cert != "" {
+		v[client.EnvCert], v[client.EnvKey] = n.cert, n.key
+	}
+	return v
+}
+
+// exports returns lines for a shell: comments, and the environment.
+func (n *newPrincipal) exports(s *applianceapi.GetStatusResponse, out *applianceapi.AddPrincipalResponse) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# %s is the root of account %s.\n", oneLine(out.Principal.Name), oneLine(out.Principal.Account))
+	if at, err := netip.ParseAddrPort(s.Address); err == nil && at.Addr().IsUnspecified() {
+		fmt.Fprintf(&b, "# The appliance listens on all its addresses: put one that the client reaches into %s.\n", client.EnvAddr)
+	}
+	v := n.variables(s)
+	for _, name := range []string{client.EnvAddr, client.EnvServerKey, client.EnvCert, client.EnvKey} {
+		if v[name] == "" {
+			fmt.Fprintf(&b, "# %s is the file that the key was made with.\n", name)
+			continue
+		}
+		fmt.Fprintf(&b, "export %s=%s\n", name, shellQuote(oneLine(v[name])))
+	}
+	return b.String()
+}
