@@ -101,7 +101,7 @@ func openLocked(path string, f *os.File, mapping func(size int64) int) (*Store, 
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	e := &engine{path: path, file: f, end: (*bbolt.Tx).Commit}
+	e := &engine{path: path, file: f, end: (*bbolt.Tx).Commit, between: func() {}}
 	if err := e.open(mapping(size)); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}

@@ -22,8 +22,10 @@ type engine struct {
 	path string
 	file *os.File // db's own
 	db   *bbolt.DB
-	// end ends a transaction of bolt; a test lets it fail.
-	end func(*bbolt.Tx) error
+	// end ends a transaction of bolt, and between runs before one for reading begins; tests let the
+	// first fail and a commit come in between.
+	end     func(*bbolt.Tx) error
+	between func()
 
 	// mu is held while a transaction of bolt begins. It guards failed and stuck.
 	mu sync.Mutex
@@ -64,6 +66,7 @@ func (e *engine) begin() (keystore.Snapshot, error) {
 	if err != nil {
 		return nil, e.damaged(err)
 	}
+	e.between()
 	s := &snapshot{engine: e}
 	if err := guard(func() (err error) { s.tx, err = e.db.Begin(false); return err }); err != nil {
 		return nil, e.stop(err)

@@ -22,6 +22,10 @@ func SumMeta(page []byte) {
 // EndWith lets end stand in for bolt's Commit. No Update may run.
 func (s *Store) EndWith(end func(*bbolt.Tx) error) { s.engine.end = end }
 
+// BeginWith lets between run in each View and Update after the newest state was looked up and before
+// it is held. None may run.
+func (s *Store) BeginWith(between func()) { s.engine.between = between }
+
 // Links returns where in a file's newest state the numbers of pages stand: of children in branches,
 // and of free pages.
 func Links(file []byte) (children, free []int) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/keyrack/keyrack/keystore"
 	"github.com/keyrack/keyrack/keystore/bolt"
+	"go.etcd.io/bbolt"
 )
 
 // hold keeps a View open until release is called, and checks then that it still shows one state.
@@ -95,4 +96,34 @@ func TestMappingIsOutgrown(t *testing.T) {
 	if v, err := get(s, 7*40); len(v) != keystore.MaxValue || err != nil {
 		t.Errorf("the last row has %d bytes, %v", len(v), err)
 	}
+}
+
+// TestViewIsOvertaken lets a commit end between the look at the newest state and the hold on it: the
+// View must not show a state that nobody holds.
+func TestViewIsOvertaken(t *testing.T) {
+	t.Parallel()
+	s := create(t, filepath.Join(t.TempDir(), "store.db"))
+	defer closeStore(t, s)
+	mustPut(t, s, 0, strings.Repeat("long", 2000))
+	ending, goOn, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	s.EndWith(func(tx *bbolt.Tx) error {
+		defer close(ended)
+		close(ending)
+		<-goOn
+		return tx.Commit()
+	})
+	var done sync.WaitGroup
+	done.Go(func() { mustPut(t, s, 0, "new") })
+	<-ending
+	var once sync.Once
+	s.BeginWith(func() { once.Do(func() { close(goOn); <-ended }) })
+	err := s.View(context.Background(), func(r keystore.Reader) error {
+		v, err := r.Get(name(0))
+		if string(v) != "new" || r.Revision() != 2 {
+			t.Errorf("the View shows %.8q of revision %d, and holds revision 2", v, r.Revision())
+		}
+		return err
+	})
+	check(t, err)
+	done.Wait()
 }

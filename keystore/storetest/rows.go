@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/keyrack/keyrack/keystore"
@@ -48,6 +49,46 @@ func keepsItsOwnCopies(t *testing.T, s keystore.Store) {
 		return err
 	})
 	expectRow(t, s, row(1), "later")
+}
+
+// valuesStay: what Get returned in a View or an Update is the same until that ends, whatever else is
+// read in it, and nobody who changes a row can reach it.
+func valuesStay(t *testing.T, s keystore.Store) {
+	const rows = keystore.MaxRows
+	value := func(i int) string { return fmt.Sprint(i, strings.Repeat(" some text", 40)) }
+	update(t, s, func(tx keystore.Tx) (err error) {
+		for i := range rows {
+			err = errors.Join(err, tx.Put(row(i), []byte(value(i))))
+		}
+		return err
+	})
+	hold := func(g getter, meanwhile func() error) error {
+		held := make([][]byte, rows)
+		var err error
+		for i := range rows {
+			held[i], err = g.Get(row(i))
+			if err != nil {
+				return err
+			}
+		}
+		err = meanwhile()
+		for i, v := range held {
+			if string(v) != value(i) {
+				err = errors.Join(err, fmt.Errorf("row %d became %.40q", i, v))
+			}
+		}
+		return err
+	}
+	update(t, s, func(tx keystore.Tx) error { return hold(tx, func() error { return expect(tx, row(0), value(0)) }) })
+	view(t, s, func(r keystore.Reader) error {
+		return hold(r, func() error {
+			var done sync.WaitGroup
+			done.Go(func() { put(t, s, row(1), "changed") })
+			done.Wait()
+			_, err := collect(r, keystore.Name{}, keystore.Name{})
+			return err
+		})
+	})
 }
 
 // deleteOfNothing: a row that was not there before and is not there afterwards has not changed, so
@@ -113,7 +154,7 @@ func scanIsOrderedAndBounded(t *testing.T, s keystore.Store) {
 // scanOrdersBytes: names sort by their bytes, a short component before a longer one, and no byte in
 // a component reaches into its neighbour or into a range that is not its own.
 func scanOrdersBytes(t *testing.T, s keystore.Store) {
-	parts := []string{"", "\x00", "a", "a/b", "b", "\xff", "\xff\xff"}
+	parts := []string{"", "\x00", "a", "a/b", "\xfe", "\xff", "\xff\xff"}
 	var all []keystore.Name
 	for _, space := range []keystore.Space{keystore.SpacePrincipal, keystore.SpaceAlias} {
 		for _, a := range parts {

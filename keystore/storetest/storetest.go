@@ -26,6 +26,7 @@ var suite = []struct {
 }{
 	{"ReadsItsOwnWrites", readsItsOwnWrites},
 	{"KeepsItsOwnCopies", keepsItsOwnCopies},
+	{"ValuesStay", valuesStay},
 	{"DeleteOfNothingIsNothing", deleteOfNothing},
 	{"ScanIsOrderedAndBounded", scanIsOrderedAndBounded},
 	{"ScanOrdersBytes", scanOrdersBytes},
