@@ -7,7 +7,10 @@ import (
 	"github.com/keyrack/keyrack/keystore"
 )
 
-// walk looks at every page of an image before bolt may: a page that two claim, or that is in use
+// walk is the check of a file at Open. It uses pread alone, so that nothing in the file can do more
+// than fail it, and ends because no page is visited twice.
+//
+// It looks at every page of an image before bolt may: a page that two claim, or that is in use
 // and in the freelist, bolt would overwrite at the next commit.
 type walk struct {
 	*image
@@ -45,6 +48,7 @@ func (w *walk) claim(id, n uint64) error {
 	return nil
 }
 
+// tree checks the rows. Small stores have them inside of the page of buckets.
 func (w *walk) tree() error {
 	if w.rows.root == 0 {
 		return w.leaf(w.rows.leaf, nil, nil)
@@ -52,7 +56,9 @@ func (w *walk) tree() error {
 	return w.node(w.rows.root, 0, nil, nil)
 }
 
-// node checks the tree under page id, whose keys must be at least lo and below hi.
+// node checks the tree under page id, whose keys must be at least lo and below hi. lo and hi lie in
+// the nodes above, whose memory stays while what is under them is read. Only a root may be empty:
+// bolt takes out of the tree what a deletion left empty.
 func (w *walk) node(id uint64, depth int, lo, hi []byte) error {
 	if depth == maxDepth {
 		return errDeep
@@ -76,6 +82,7 @@ func (w *walk) node(id uint64, depth int, lo, hi []byte) error {
 	return err
 }
 
+// branch checks what is under each element: keys from its own up to that of the next one.
 func (w *walk) branch(n node, depth int, lo, hi []byte) error {
 	if err := n.ordered(lo, hi); err != nil {
 		return err
@@ -96,6 +103,7 @@ func (n node) upper(i int, hi []byte) []byte {
 	return hi
 }
 
+// leaf checks that all elements are rows. Their values are the business of the layer above.
 func (w *walk) leaf(n node, lo, hi []byte) error {
 	if err := n.ordered(lo, hi); err != nil {
 		return err
@@ -108,7 +116,9 @@ func (w *walk) leaf(n node, lo, hi []byte) error {
 	return nil
 }
 
-// freelist claims the pages of the freelist and those on it. Numbers ascend.
+// freelist claims the pages of the freelist and those on it. bolt would overwrite one of them that
+// is in use, takes the count for granted when it makes room for the numbers, and writes them in
+// ascending order, freed ones that a View may still read among them.
 func (w *walk) freelist() error {
 	head, overflow, err := w.page(w.meta.freelist, nil)
 	if err != nil {
@@ -187,7 +197,7 @@ type inspector struct {
 	buf  []byte
 }
 
-// path checks the nodes above a key and, if it is deleted, their neighbours, with which bolt may
+// path checks the nodes above a key, as bolt descends when it puts or deletes it, and, if it is deleted, their neighbours, with which bolt may
 // join them.
 func (s *inspector) path(key []byte, deleted bool) error {
 	var lo, hi []byte
@@ -215,7 +225,7 @@ func (s *inspector) path(key []byte, deleted bool) error {
 	return errDeep
 }
 
-// look reads a node, once, and checks the order of its keys.
+// look reads a node, once a commit, since rows that are neighbours share most of their path, and checks the order of its keys.
 func (s *inspector) look(id uint64, lo, hi []byte) (node, error) {
 	if n, ok := s.seen[id]; ok {
 		return n, nil

@@ -120,11 +120,11 @@ func use(s keystore.Store) (map[keystore.Name]string, error) {
 // offsets returns places in each page: its header, its first elements, and some others.
 func (c *sample) offsets(r *rand.Rand) (list []int) {
 	for page := 0; page < len(c.image); page += c.pageSize {
-		for i := range 32 {
+		for i := range 24 {
 			list = append(list, page+i)
 		}
-		for range 12 {
-			list = append(list, page+32+r.IntN(c.pageSize-32))
+		for range 8 {
+			list = append(list, page+24+r.IntN(c.pageSize-24))
 		}
 	}
 	return list

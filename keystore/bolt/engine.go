@@ -42,7 +42,8 @@ type engine struct {
 // syncs.
 const tries = 1000
 
-// Snapshot implements keystore.Engine.
+// Snapshot implements keystore.Engine. Errors are ErrStopped and ErrDamaged; the latter concerns this
+// call alone, since what is damaged may be rows that nobody needs.
 func (e *engine) Snapshot() (keystore.Snapshot, error) {
 	for range tries {
 		s, err := e.begin()
@@ -93,6 +94,11 @@ func (e *engine) image(m meta) (*image, error) {
 }
 
 // Commit implements keystore.Engine: one transaction of bolt, which syncs the rows, then its meta.
+//
+// ErrDamaged says that nothing was begun. A full medium is told from a commit whose end is open by
+// the meta page: while that is the old one, bolt has rolled back, and nothing on the medium names
+// the pages that were written. Whatever else goes wrong ends in ErrStopped. A sync that failed is
+// never tried again: the kernel reports it once and drops what it could not write.
 func (e *engine) Commit(r keystore.Revision, rows []keystore.Row) error {
 	before, err := e.prepare(rows)
 	if err != nil {
@@ -128,7 +134,7 @@ func (e *engine) prepare(rows []keystore.Row) (*image, error) {
 	return im, nil
 }
 
-// write runs the transaction of a commit.
+// write runs the transaction of a commit. bolt rolls back by itself when its Commit fails.
 func (e *engine) write(r keystore.Revision, rows []keystore.Row) error {
 	tx, err := e.db.Begin(true)
 	if err != nil {
@@ -191,7 +197,9 @@ func damaged(path string, err error) error {
 // its mapping that cannot be read.
 var errPanic = fmt.Errorf("%w: bolt gave up", ErrDamaged)
 
-// guard runs a call of bolt, and makes a panic or fault in it an error.
+// guard runs a call of bolt, and makes a panic in it an error. A fault, SIGBUS where the file has no
+// page or the medium cannot read it, is a panic while PanicOnFault is set for the goroutine; bolt
+// starts no others in the calls that we make.
 func guard(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -213,7 +221,7 @@ func full(err error) syscall.Errno {
 	return 0
 }
 
-// snapshot holds a transaction of bolt so that the pages of its image stay as they are.
+// snapshot implements keystore.Snapshot. It holds a transaction of bolt so that the pages of its image stay as they are.
 type snapshot struct {
 	*image
 	engine *engine
@@ -242,7 +250,8 @@ func (s *snapshot) Get(n keystore.Name) ([]byte, error) {
 	return append([]byte{}, value...), nil
 }
 
-// Scan implements keystore.Snapshot.
+// Scan implements keystore.Snapshot. Values lie in memory of the iteration, which its next step uses
+// again.
 func (s *snapshot) Scan(lo, hi keystore.Name) iter.Seq2[keystore.Entry, error] {
 	return func(yield func(keystore.Entry, error) bool) {
 		c := cursor{im: s.image}

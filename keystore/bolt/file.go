@@ -54,6 +54,8 @@ func claim(path string, f *os.File) error {
 	return err
 }
 
+// flock takes or releases a lock on an open file. Locks belong to the open file, not to the process:
+// a second Open in the same process is refused as well.
 func flock(f *os.File, how int) error {
 	for {
 		err := syscall.Flock(int(f.Fd()), how)
@@ -75,7 +77,8 @@ func Create(path string) (*Store, error) {
 	return openLocked(path, f, mapping)
 }
 
-// create returns the new file, locked. It holds the lock on the folder, so that it alone uses the
+// create returns the new file, locked before it has its name.
+// It makes it under another one in the same folder, syncs it, links it and syncs the folder. It holds the lock on the folder, so that it alone uses the
 // temporary name.
 func create(path string) (*os.File, error) {
 	dir, err := os.Open(filepath.Dir(path))
@@ -119,7 +122,8 @@ func remove(path string) error {
 	return err
 }
 
-// build writes an empty store and syncs it.
+// build writes an empty store and syncs it: 32 KiB, without room for rows. An error leaves a file
+// behind.
 func build(path string) error {
 	var f *os.File
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{

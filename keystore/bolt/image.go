@@ -35,7 +35,8 @@ type image struct {
 	rows     bucket
 }
 
-// bucket is a tree: its root page, or the leaf that it is itself.
+// bucket is a tree: its root page, or the leaf that it is itself while it has no more than a quarter
+// of a page.
 type bucket struct {
 	root uint64
 	leaf node
@@ -124,7 +125,9 @@ func (im *image) node(id uint64, buf []byte) (node, []byte, error) {
 	return n, buf, err
 }
 
-// page reads a page with its overflow pages, and returns how many these are.
+// page reads a page with its overflow pages, and returns how many these are. Of a freelist, which may
+// have any number, it reads the first alone. The page must say that it is the one asked for: so a
+// misplaced or lost write is noticed here.
 func (im *image) page(id uint64, buf []byte) ([]byte, uint64, error) {
 	if id < 2 || id >= im.pages {
 		return buf, 0, fmt.Errorf("page %d of %d", id, im.pages)
@@ -166,7 +169,7 @@ func (im *image) root(buf []byte) (node, []byte, error) {
 	return im.node(im.rows.root, buf)
 }
 
-// get returns the value of a row in buf, which may have grown. found is false when there is none.
+// get looks for a row from the root down. It returns the value in buf, which may have grown. found is false when there is none.
 func (im *image) get(key, buf []byte) (value, grown []byte, found bool, err error) {
 	n, buf, err := im.root(buf)
 	for range maxDepth {

@@ -61,7 +61,7 @@ func TestViewDelaysNoCommit(t *testing.T) {
 	defer closeStore(t, s)
 	mustPut(t, s, 0, "here")
 	release := hold(t, s)
-	for i := range 32 {
+	for i := range 20 {
 		check(t, megabyte(s, i))
 	}
 	release()
@@ -81,7 +81,7 @@ func TestMappingIsOutgrown(t *testing.T) {
 	half := make(chan struct{})
 	var done sync.WaitGroup
 	done.Go(func() {
-		for i := range 40 {
+		for i := range 24 {
 			if i == 10 {
 				close(half)
 			}
@@ -93,7 +93,7 @@ func TestMappingIsOutgrown(t *testing.T) {
 	<-half
 	release()
 	done.Wait()
-	if v, err := get(s, 7*40); len(v) != keystore.MaxValue || err != nil {
+	if v, err := get(s, 7*24); len(v) != keystore.MaxValue || err != nil {
 		t.Errorf("the last row has %d bytes, %v", len(v), err)
 	}
 }
