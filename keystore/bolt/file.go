@@ -77,9 +77,9 @@ func Create(path string) (*Store, error) {
 	return openLocked(path, f, mapping)
 }
 
-// create returns the new file, locked before it has its name.
-// It makes it under another one in the same folder, syncs it, links it and syncs the folder. It holds the lock on the folder, so that it alone uses the
-// temporary name.
+// create makes the file under another name in the same folder, syncs it, locks it, links it to its
+// own name and syncs the folder, and returns it. It holds the lock on the folder, so that it alone
+// uses the temporary name.
 func create(path string) (*os.File, error) {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
