@@ -75,6 +75,9 @@ func (s *Service) read(ctx context.Context, r keystore.Reader) (map[identity.Key
 		all[p.key] = p
 		return nil
 	})
+	if out := len(clients) - len(all); out > 0 {
+		s.unreadable(ctx, fmt.Errorf("%d clients have no principal's row that agrees with theirs", out))
+	}
 	return all, err
 }
 
@@ -157,8 +160,8 @@ func (s *Service) publish() {
 	s.Directory.Publish(append(people, s.Fixed...))
 }
 
-// unreadable notes a row that keeps a client out.
+// unreadable notes what keeps clients out.
 func (s *Service) unreadable(ctx context.Context, err error) {
-	s.damaged.Add(1)
-	s.Logger.LogAttrs(ctx, slog.LevelError, "a client is kept out: its rows cannot be read", slog.Any("error", err))
+	s.damaged.Store(true)
+	s.Logger.LogAttrs(ctx, slog.LevelError, "clients are kept out: their rows cannot be read", slog.Any("error", err))
 }

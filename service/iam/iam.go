@@ -37,8 +37,8 @@ type Config struct {
 type Service struct {
 	Config
 	index    index
-	damaged  atomic.Int64 // rows that could not be read
-	current  bool         // the index is as new as the store; of the feed's goroutine
+	damaged  atomic.Bool // rows could not be read
+	current  bool        // the index is as new as the store; of the feed's goroutine
 	caughtUp sync.Once
 	ready    chan struct{} // closed when the feed has caught up
 	ended    chan error    // the feed's end
@@ -76,8 +76,8 @@ func (s *Service) Wait() error { return <-s.ended }
 
 // Warnings returns what an operator should know of the principals.
 func (s *Service) Warnings() []string {
-	if n := s.damaged.Load(); n > 0 {
-		return []string{fmt.Sprintf("%d rows of principals could not be read since the start: their clients are kept out; run keyrack check, and restore a backup", n)}
+	if s.damaged.Load() {
+		return []string{"clients are kept out, because rows of theirs could not be read: run keyrack check, and restore a backup"}
 	}
 	return nil
 }

@@ -14,7 +14,11 @@ import (
 	"github.com/keyrack/keyrack/api/applianceapi"
 	"github.com/keyrack/keyrack/api/kmsapi"
 	"github.com/keyrack/keyrack/internal/racktest"
+	"github.com/keyrack/keyrack/internal/work"
+	"github.com/keyrack/keyrack/keystore"
+	"github.com/keyrack/keyrack/protocol"
 	"github.com/keyrack/keyrack/protocol/client"
+	"github.com/keyrack/keyrack/service/iam"
 )
 
 // hashOf returns what an appliance knows a certificate by.
@@ -324,5 +328,39 @@ func TestOneOfManyGetsTheName(t *testing.T) {
 		if wg.Wait(); won.Load() != 1 {
 			t.Errorf("race %d: %d were registered", i, won.Load())
 		}
+	}
+}
+
+// TestNoMoreThanAllowed fills a service that takes two.
+func TestNoMoreThanAllowed(t *testing.T) {
+	t.Parallel()
+	r := racktest.Start(t)
+	s, err := iam.New(t.Context(), iam.Config{
+		Store: keystore.NewMemory(), Realm: realm, Directory: new(identity.Directory), MaxPrincipals: 2, Logger: racktest.Logger(t),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	operator := &identity.Principal{ARN: "arn:aws:keyrack:rack-1::operator", Type: identity.Operator}
+	for i, want := range []api.Kind{api.KindNone, api.KindNone, api.KindLimitExceeded} {
+		session := r.Gate().Session(t.Context(), identity.Always(operator), "test")
+		body := applianceapi.AddPrincipal.In.AppendCBOR(nil, &applianceapi.AddPrincipalRequest{
+			Name: fmt.Sprint("client-", i), Account: tenant.String(), KeyHash: someHash(i)})
+		add := s.Routes(r.Gate())[0]
+		if add.Op() != applianceapi.AddPrincipal.Op || add.Serve(session.Call(1), protocol.Native{}, body) != work.Store {
+			t.Fatalf("%s did not ask for a worker", add.Op())
+		}
+		add.Serve(session.Again(t.Context(), session.Call(1).Ticket()), protocol.Native{}, body)
+		held := session.Flush(true)
+		b, err := held.Bytes(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		frame, _, _, _ := protocol.Split(b, api.MaxReplyFrame)
+		if reply, err := protocol.ParseReply(frame); err != nil || reply.Kind != want {
+			t.Errorf("addition %d: got %v, %v, want %v", i, reply.Kind, err, want)
+		}
+		held.Release()
+		session.Close()
 	}
 }
