@@ -1,9 +1,35 @@
 package domain
 
-import "github.com/keyrack/keyrack/keystore"
+import (
+	"context"
 
-// Key returns the newest version of the domain key itself, to see that it is wiped.
+	"github.com/keyrack/keyrack/hsm"
+	"github.com/keyrack/keyrack/internal/securemem"
+	"github.com/keyrack/keyrack/keystore"
+)
+
+// Key returns the newest version of the domain key itself, to see that it is wiped, or to spoil it.
 func (k *Keyring) Key() []byte { return k.keys.newest.Bytes() }
+
+// Before returns the version before it.
+func (k *Keyring) Before() []byte { return k.keys.before.Bytes() }
+
+// CheckSlot compares what the stored slot gives through the token with want, as a rotation does before it commits.
+func CheckSlot(ctx context.Context, token hsm.Provider, e keystore.Entry, want []byte) error {
+	s, err := parseSlot(e.Name, e.Value)
+	if err != nil {
+		return err
+	}
+	key, err := securemem.From(want)
+	if err != nil {
+		return err
+	}
+	defer key.Free()
+	return s.check(ctx, token, key)
+}
+
+// CheckEarlier compares what the row of the version before gives with what the keyring holds.
+func (k *Keyring) CheckEarlier() error { return k.keys.checkEarlier() }
 
 // The parsers of raw rows, each followed by the encoding of what it accepted.
 

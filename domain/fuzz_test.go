@@ -2,6 +2,7 @@ package domain_test
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 
 	"github.com/keyrack/keyrack/domain"
@@ -23,12 +24,14 @@ func FuzzSlotRow(f *testing.F) {
 	for _, s := range append(rotating().slots, slotRow(count(0x10, 16), "tpm2", string(make([]byte, 4091)), knownDomainKey)) {
 		f.Add(s)
 	}
+	f.Add(slotRow(count(0x10, 16), "", "blob", knownDomainKey))
+	f.Add(slotRow(count(0x10, 16), strings.Repeat("k", 33), "blob", knownDomainKey))
 	f.Fuzz(func(t *testing.T, row []byte) {
 		again, version, err := domain.RecodeSlot(slotName(idIn(row, 2)), row)
 		if err != nil {
 			return
 		}
-		if !bytes.Equal(again, row) || version < 1 {
+		if !bytes.Equal(again, row) || version < 1 || row[72] < 1 || row[72] > 32 {
 			t.Errorf("%x is read as %x", row, again)
 		}
 		if _, _, err := domain.RecodeSlot(retiredName(idIn(row, 2)), row); err == nil {
@@ -51,12 +54,14 @@ func FuzzTableRow(f *testing.F) {
 func FuzzRetiredRow(f *testing.F) {
 	f.Add(rotating().retired[0])
 	f.Add(retiredRow(count(0x20, 16), "pkcs11", string(make([]byte, 240))))
+	f.Add(retiredRow(count(0x20, 16), "", "blob"))
+	f.Add(retiredRow(count(0x20, 16), strings.Repeat("k", 33), "blob"))
 	f.Fuzz(func(t *testing.T, row []byte) {
 		again, err := domain.RecodeRetired(retiredName(idIn(row, 1)), row)
 		if err != nil {
 			return
 		}
-		if !bytes.Equal(again, row) {
+		if !bytes.Equal(again, row) || row[35] < 1 || row[35] > 32 {
 			t.Errorf("%x is read as %x", row, again)
 		}
 		if _, err := domain.RecodeRetired(keystore.MakeName(keystore.SpaceRetired), row); err == nil {

@@ -170,6 +170,14 @@ func (h *keys) prove() (err error) {
 	if h.earlier, err = sealVersion(h.newest.Bytes(), h.before.Bytes(), h.table.appliance, h.table.version); err != nil {
 		return err
 	}
+	if err := h.checkEarlier(); err != nil {
+		return err
+	}
+	return h.authenticate()
+}
+
+// checkEarlier opens the row of the version before and compares.
+func (h *keys) checkEarlier() error {
 	again, err := h.openEarlier()
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrReadBack, err)
@@ -178,7 +186,7 @@ func (h *keys) prove() (err error) {
 	if !sameKey(again, h.before) {
 		return ErrReadBack
 	}
-	return h.authenticate()
+	return nil
 }
 
 // rekey commits next, all of it with the records in one transaction, and holds it from then on. Otherwise its new key is wiped.

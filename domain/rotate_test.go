@@ -65,15 +65,21 @@ func newRecords(t *testing.T, store keystore.Store, k *domain.Keyring) *sealed.S
 
 func newRack(t *testing.T) *rack {
 	t.Helper()
+	r := emptyRack(t)
+	r.fill(t)
+	return r
+}
+
+// emptyRack has no sealed rows but the slot digest.
+func emptyRack(t *testing.T) *rack {
+	t.Helper()
 	store, token := keystore.NewMemory(), &liveToken{Provider: newToken(t), live: map[string]bool{}}
 	k, err := domain.Create(t.Context(), store, token, appliance)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(k.Lock)
-	r := &rack{k, store, token, newRecords(t, store, k)}
-	r.fill(t)
-	return r
+	return &rack{k, store, token, newRecords(t, store, k)}
 }
 
 func clientName(i int) keystore.Name {
@@ -250,33 +256,6 @@ func rawRows(t *testing.T, store keystore.Store) (rows []keystore.Entry) {
 		}
 	}
 	return rows
-}
-
-func TestOnlyOneRotationBegins(t *testing.T) {
-	t.Parallel()
-	r := newRack(t)
-	var wg sync.WaitGroup
-	var won, refused int
-	var mu sync.Mutex
-	for range 4 {
-		wg.Go(func() {
-			err := r.Rotate(t.Context(), r.records)
-			mu.Lock()
-			defer mu.Unlock()
-			switch {
-			case err == nil:
-				won++
-			case errors.Is(err, domain.ErrRotating):
-				refused++
-			default:
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	if won != 1 || refused != 3 {
-		t.Errorf("%d began, %d were refused", won, refused)
-	}
 }
 
 // A copy of everything from before a rotation does not open with the present token, and the error says what happened.
