@@ -2,8 +2,6 @@ package access
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -62,30 +60,6 @@ func (c *Call) acceptable() error {
 			Message: "the audit log cannot take more records, so nothing is done: the operator must see to it", Err: err}
 	}
 	return nil
-}
-
-// outcome returns what the caller is told: nil only for a success that the
-// door consented to, else an error of a kind.
-func (c *Call) outcome(err error) *api.Error {
-	e := api.AsError(err)
-	if e == nil {
-		e = c.unadmitted()
-	}
-	if e != nil && e.Kind == api.KindInternal && (errors.Is(e.Err, context.DeadlineExceeded) || errors.Is(e.Err, context.Canceled)) {
-		e = &api.Error{Kind: api.KindUnavailable, Reason: "timeout", Message: "the request waited too long for the store or the token; try again"}
-	}
-	if e != nil && !e.Kind.Valid() {
-		e = api.Internal(fmt.Errorf("%s answered with an error of no kind: %w", c.op, err))
-	}
-	return e
-}
-
-// unadmitted returns an error unless the door was asked and always consented.
-func (c *Call) unadmitted() *api.Error {
-	if c.asked && !c.denied {
-		return nil
-	}
-	return api.Internal(fmt.Errorf("%s goes on without being admitted", c.op))
 }
 
 // forget drops everything but the memory, and of that what grew.

@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/keyrack/keyrack/access/identity"
 	"github.com/keyrack/keyrack/api"
@@ -38,6 +39,7 @@ type Gate struct {
 	refusals refusals
 	outbox   outbox
 	sessions sync.Pool
+	damaged  atomic.Int64 // calls that met damage of the store
 }
 
 // NewGate returns a gate in front of a log. Run its [Gate.Keep] beside it.

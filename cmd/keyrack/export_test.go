@@ -22,6 +22,9 @@ func Run(env map[string]string, args ...string) (status int, stdout, stderr stri
 // HintFor returns the hint of a kind of error, "" if it has none.
 func HintFor(k api.Kind) string { return kindHints[k] }
 
+// HintAfter returns the hint that is printed after an error.
+func HintAfter(err error) string { return hintFor(err) }
+
 // BenchSalts measures decryptions under message keys of their own without
 // waiting for the appliance to forget them, and returns what was sent.
 func BenchSalts(env map[string]string, salts int) (operations int64, err error) {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
@@ -155,6 +156,17 @@ func TestEveryKindHasAHint(t *testing.T) {
 	}
 	if len(seen) < len(api.Kinds())-2 {
 		t.Errorf("%d kinds share %d hints: they should say what to do about each", len(api.Kinds()), len(seen))
+	}
+}
+
+// TestReasonsHaveTheirOwnHints where what to do depends on more than the kind.
+func TestReasonsHaveTheirOwnHints(t *testing.T) {
+	t.Parallel()
+	for reason, words := range map[string]string{"locked": "keyrack unlock", "store": "make room", "store-damaged": "keyrack check", "another": "keyrack status"} {
+		err := fmt.Errorf("create the key: %w", &api.Error{Kind: api.KindUnavailable, Reason: reason})
+		if hint := keyrack.HintAfter(err); !strings.Contains(hint, words) {
+			t.Errorf("%s: the hint is %q", reason, hint)
+		}
 	}
 }
 

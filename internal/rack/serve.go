@@ -114,6 +114,7 @@ func (a *Appliance) warnings() []string {
 	if behind := a.cfg.Clock.Behind(); behind > time.Minute {
 		all = append(all, fmt.Sprintf("the system's clock is %s behind the time that was reached before: set it", behind.Round(time.Second)))
 	}
+	all = append(all, a.gate.Warnings()...)
 	if o := a.open.Load(); o != nil {
 		all = slices.Concat(all, o.keys.Warnings(), o.clients.Warnings())
 	}

@@ -55,11 +55,17 @@ var (
 	ErrUnsafe = errors.New("keystore/bolt: the file is not private")
 	// ErrFormat says that the file is not a keyrack store, or one of another version.
 	ErrFormat = errors.New("keystore/bolt: not a store that this program reads")
-	// ErrDamaged says that the file is not as a commit left it, or cannot be read.
-	ErrDamaged = errors.New("keystore/bolt: the store is damaged")
+	// ErrDamaged says that the file is not as a commit left it, or cannot be read. It wraps
+	// keystore.ErrDamaged.
+	ErrDamaged error = damage{}
 	// ErrStopped says that a commit failed in a way that leaves open whether it is on the medium.
 	ErrStopped = errors.New("keystore/bolt: the store stopped at a commit that failed; restart the appliance")
 )
+
+type damage struct{}
+
+func (damage) Error() string { return "keystore/bolt: the store is damaged" }
+func (damage) Unwrap() error { return keystore.ErrDamaged }
 
 // allocate is by how much a file grows at a time. What is not used yet is a hole.
 const allocate = 4 << 20

@@ -259,6 +259,9 @@ func TestOpenRefuses(t *testing.T) {
 			if err != nil && !strings.Contains(err.Error(), path) {
 				t.Errorf("the error does not name the file: %v", err)
 			}
+			if errors.Is(err, keystore.ErrDamaged) != (c.want == bolt.ErrDamaged) {
+				t.Errorf("the error is damage to the rest of the appliance, or is not: %v", err)
+			}
 			if what == "format 2" && !strings.Contains(err.Error(), "format is 2") {
 				t.Errorf("the error does not name the format: %v", err)
 			}

@@ -295,7 +295,7 @@ func TestFullOnce(t *testing.T) {
 		mustPut(t, s, 1, "old")
 		s.EndWith(func(tx *bbolt.Tx) error { check(t, tx.Rollback()); return cause })
 		_, err := put(s, 1, "new")
-		if err == nil || !strings.Contains(err.Error(), path) || errors.Is(err, bolt.ErrStopped) {
+		if !errors.Is(err, keystore.ErrFull) || !strings.Contains(err.Error(), path) || errors.Is(err, bolt.ErrStopped) {
 			t.Errorf("%v: got %v, want the file and a way out", cause, err)
 		}
 		s.EndWith((*bbolt.Tx).Commit)

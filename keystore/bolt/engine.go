@@ -110,7 +110,7 @@ func (e *engine) Commit(r keystore.Revision, rows []keystore.Row) error {
 	}
 	now, unread := findMeta(e.file)
 	if cause := full(err); cause != 0 && unread == nil && now.txid == before.txid {
-		return fmt.Errorf("keystore/bolt: %s: nothing was written; make room on its disk: %w", e.path, cause)
+		return fmt.Errorf("%w: %s: nothing was written; make room on its disk: %w", keystore.ErrFull, e.path, cause)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
