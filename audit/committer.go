@@ -169,11 +169,14 @@ func (l *Log) roll() error {
 }
 
 // stall says whether accepted records have no place to go. More are then refused, so that what
-// waits stays bounded.
+// waits stays bounded, and who waits to append is told.
 func (l *Log) stall(stalled bool) {
 	l.mu.Lock()
 	l.stalled = stalled
 	l.mu.Unlock()
+	if stalled {
+		l.unblock.Broadcast()
+	}
 }
 
 // nextFile returns a file for the next segment.

@@ -187,6 +187,58 @@ func TestFull(t *testing.T) {
 	})
 }
 
+// hesitant is a disk that takes its time to make a file, and then has no room for it.
+type hesitant struct {
+	*disk
+	hold chan struct{} // closed when it has made up its mind; nil while it works
+}
+
+func (h *hesitant) Create(name string, size int64) (audit.File, error) {
+	if h.hold == nil {
+		return h.disk.Create(name, size)
+	}
+	<-h.hold
+	return nil, syscall.ENOSPC
+}
+
+// TestFullWhileManyWait: who waits for room in memory is refused, too, once the disk turns out to
+// have none.
+func TestFullWhileManyWait(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := &hesitant{disk: newDisk()}
+		l := open(t, small(h))
+		synctest.Wait()
+		h.hold = make(chan struct{})
+		refused := make(chan error, 1)
+		go func() {
+			for n := 0; ; n += 20 {
+				if _, err := add(l, n, n+20); err != nil {
+					refused <- err
+					return
+				}
+			}
+		}()
+		synctest.Wait()
+		if len(refused) > 0 || l.State().Size < 8000 {
+			t.Fatalf("after %d records nobody waits", l.State().Size)
+		}
+		close(h.hold)
+		synctest.Wait()
+		select {
+		case err := <-refused:
+			if !errors.Is(err, audit.ErrFull) {
+				t.Errorf("refused with %v", err)
+			}
+		default:
+			t.Error("who waits is not told")
+		}
+		if err := l.Close(context.Background()); !errors.Is(err, audit.ErrFull) {
+			t.Errorf("close: %v", err)
+		}
+	})
+}
+
 // TestFullAtTheEnd closes a log, and opens one, without room for what must be kept.
 func TestFullAtTheEnd(t *testing.T) {
 	t.Parallel()

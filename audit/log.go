@@ -26,7 +26,7 @@ type Log struct {
 	// mu guards the records that wait. It is held for the copy of a trail, never across a file
 	// operation, and taken last.
 	mu       sync.Mutex
-	unblock  sync.Cond // pending was taken, or the log ended
+	unblock  sync.Cond // pending was taken, or the log stalled or ended
 	pending  queue
 	accepted Position // reached once all of pending is durable
 	closed   bool     // Close has begun: nothing more is accepted
