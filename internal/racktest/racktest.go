@@ -158,7 +158,7 @@ func (r *Rack) NewClient(cfg client.Config) *client.Client {
 }
 
 // Stop stops the appliance, if it runs. That its audit log is dead is no surprise: a
-// test has killed it (see Disk).
+// test has killed it (see Disk and Power).
 func (r *Rack) Stop() {
 	if !r.running {
 		return
@@ -166,7 +166,7 @@ func (r *Rack) Stop() {
 	r.running = false
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if err := r.Close(ctx); err != nil && !errors.Is(err, audit.ErrDead) {
+	if err := r.Close(ctx); err != nil && !errors.Is(err, audit.ErrDead) && !errors.Is(err, ErrKilled) {
 		r.tb.Errorf("stop the appliance: %v", err)
 	}
 }
