@@ -32,7 +32,8 @@ func (s *state) digestRow() []byte {
 	return append(b, sum[:]...)
 }
 
-// parseDigestRow returns the sequence number of the table that row names. It accepts exactly what digestRow writes.
+// parseDigestRow returns the sequence number of the table that row names. It accepts exactly what
+// digestRow writes.
 func parseDigestRow(row []byte) (sequence uint64, err error) {
 	if len(row) != digestRowSize || row[0] != digestFormat {
 		return 0, errDigestForm
@@ -67,8 +68,9 @@ func (s *state) compareDigest(row []byte, err error) error {
 	return &RowError{tableName(), damage(fmt.Sprintf("another table of sequence %d than the records name", have))}
 }
 
-// Bind makes the records name the present slot table, in the sealed row slot-digest. It is for a store that is new: where the row is
-// there already it writes nothing, and returns what Verify would. The keyring is unlocked.
+// Bind makes the records name the present slot table, in the sealed row slot-digest. It is for a
+// store that is new: where the row is there already it writes nothing, and returns what Verify
+// would. The keyring is unlocked.
 func (k *Keyring) Bind(ctx context.Context, r Records) error {
 	leave, err := k.enter(ctx)
 	if err != nil {
@@ -95,15 +97,21 @@ func (k *Keyring) Bind(ctx context.Context, r Records) error {
 	return err
 }
 
-// Verify checks, after Unlock and after the records are open, that the slot table which Unlock found is the one that the records name:
-// the rows of a domain that were all brought back from an older state are authentic, but not that. It returns a RowError that says what
-// differs, ErrLocked, or what r said.
+// Verify checks, after Unlock and after the records are open, that the slot table which Unlock
+// found is the one that the records name: the rows of a domain that were all brought back from an
+// older state are authentic, but not that. It returns a RowError that says what differs, ErrLocked,
+// or what r said.
 func (k *Keyring) Verify(ctx context.Context, r Records) error {
-	_, err := k.verified(ctx, r)
+	leave, err := k.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	_, err = k.verified(ctx, r)
 	return err
 }
 
-// verified returns what the keyring holds, once Verify has passed.
+// verified returns what the keyring holds, if the records name its table. The caller has the turn.
 func (k *Keyring) verified(ctx context.Context, r Records) (*keys, error) {
 	now := k.held()
 	if now == nil {

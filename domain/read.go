@@ -28,7 +28,8 @@ var (
 		"or belongs to another token; start from the newest state of the store, or with the token that made it")
 )
 
-// stored is the rows of a domain as they were found, copied out of one snapshot. Each list is in the order of names.
+// stored is the rows of a domain as they were found, copied out of one snapshot. Each list is in
+// the order of names.
 type stored struct {
 	table   []byte // nil when there is none
 	slots   []keystore.Entry
@@ -41,7 +42,8 @@ func (f *stored) empty() bool {
 	return f.table == nil && len(f.slots)+len(f.earlier)+len(f.retired) == 0
 }
 
-// readStored returns all rows of a domain. It reads at most 33 of each kind, however many there are.
+// readStored returns all rows of a domain. It reads at most 33 of each kind, however many there
+// are.
 func readStored(r keystore.Reader) (found stored, err error) {
 	t, err := r.Get(tableName())
 	if err != nil && !errors.Is(err, keystore.ErrNotFound) {
@@ -81,8 +83,8 @@ func scan(r keystore.Reader, space keystore.Space, max int) (all []keystore.Entr
 	return all, nil
 }
 
-// read returns the domain keys that the stored rows give with the token, after it has authenticated all of them. It copies the rows out
-// first: a token may take seconds, and a View should not.
+// read returns the domain keys that the stored rows give with the token, after it has authenticated
+// all of them. It copies the rows out first: a token may take seconds, and a View should not.
 func (k *Keyring) read(ctx context.Context) (*keys, error) {
 	var found stored
 	err := k.store.View(ctx, func(r keystore.Reader) (err error) {
@@ -131,6 +133,7 @@ func (f *stored) parse() (s state, err error) {
 	return s, nil
 }
 
+// parseAll decodes rows of one kind, and names the first that is malformed.
 func parseAll[T any](rows []keystore.Entry, parse func(keystore.Name, []byte) (T, error)) (all []T, err error) {
 	for _, e := range rows {
 		one, err := parse(e.Name, e.Value)
@@ -142,9 +145,10 @@ func parseAll[T any](rows []keystore.Entry, parse func(keystore.Name, []byte) (T
 	return all, nil
 }
 
-// unwrapAny returns the domain key of the first slot of this token. Slots of other tokens are passed over; any other failure ends the
-// attempt, so that an altered slot is reported and not papered over by the next, and a token is not asked in a loop. The table is not
-// authenticated here: what it lists only decides what is tried first, and makes the error more useful.
+// unwrapAny returns the domain key of the first slot of this token. Slots of other tokens are
+// passed over; any other failure ends the attempt, so that an altered slot is reported and not
+// papered over by the next, and a token is not asked in a loop. The table is not authenticated
+// here: what it lists only decides what is tried first, and makes the error more useful.
 func (k *Keyring) unwrapAny(ctx context.Context, s *state) (*securemem.Buffer, error) {
 	others := []error{ErrNoSlot}
 	kind := k.token.Describe().Kind
@@ -170,8 +174,8 @@ func (k *Keyring) unwrapAny(ctx context.Context, s *state) (*securemem.Buffer, e
 	return nil, errors.Join(others...)
 }
 
-// listedFirst returns the slots, those first that are as the table says: with a slot of another table beside them, it is that slot that
-// is then refused, and not this table.
+// listedFirst returns the slots, those first that are as the table says: with a slot of another
+// table beside them, it is that slot that is then refused, and not this table.
 func (s *state) listedFirst() []*slot {
 	var listed, rest []*slot
 	for _, slot := range s.slots {
@@ -189,7 +193,8 @@ func (s *state) listed(slot *slot) bool {
 	return slices.Contains(s.table.slots, entry{slot.id, digest(slot.encode())})
 }
 
-// explain returns why a slot was passed over: err, and that the slot is not the table's, which may be the reason for it.
+// explain returns why a slot was passed over: err, and that the slot is not the table's, which may
+// be the reason for it.
 func (s *state) explain(slot *slot, err error) error {
 	if s.listed(slot) {
 		return err
@@ -197,8 +202,9 @@ func (s *state) explain(slot *slot, err error) error {
 	return fmt.Errorf("%w; as it is now: %w", errRowDigest, err)
 }
 
-// judge checks the table under the key that a slot gave, then every row against the table. The order matters for what is said, not for
-// what is refused: with a wrong MAC the table is at fault, with a right one the row.
+// judge checks the table under the key that a slot gave, then every row against the table. The
+// order matters for what is said, not for what is refused: with a wrong MAC the table is at fault,
+// with a right one the row.
 func (k *Keyring) judge(h *keys, found stored) error {
 	body := found.table[:len(found.table)-sha256.Size] // as stored, not as parsed and encoded again
 	mac, err := appendMAC(nil, h.newest.Bytes(), h.table.appliance, body)
@@ -240,8 +246,8 @@ func (t *table) match(rows []keystore.Entry) error {
 	return nil
 }
 
-// consistent checks that rows, each of which is authentic, are of one appliance and one version, and that no root is both in use and
-// to be destroyed.
+// consistent checks that rows, each of which is authentic, are of one appliance and one version,
+// and that no root is both in use and to be destroyed.
 func (s *state) consistent() error {
 	for _, slot := range s.slots {
 		switch {

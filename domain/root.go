@@ -21,7 +21,8 @@ var (
 	errRetiredInUse = damage("names the root of a slot in use")
 )
 
-// rootRef is by what a token finds a root again: the parameters of a token slot, and of the row that is left when the slot is gone.
+// rootRef is by what a token finds a root again: the parameters of a token slot, and of the row
+// that is left when the slot is gone.
 type rootRef struct {
 	kind string // of the token
 	blob []byte // no secret
@@ -56,7 +57,8 @@ func parseRoot(b []byte) (r rootRef, ok bool) {
 	return r, r.valid()
 }
 
-// retiredRoot is a root that opens no slot of the present table, or never did, and that the token must still destroy.
+// retiredRoot is a root that opens no slot of the present table, or never did, and that the token
+// must still destroy.
 type retiredRoot struct {
 	slot      slotID // whose root it was
 	appliance [16]byte
@@ -71,7 +73,8 @@ func retiredName(id slotID) keystore.Name {
 	return keystore.MakeName(keystore.SpaceRetired, string(id[:]))
 }
 
-// encode returns the row. What makes it authentic is its digest in the table: nobody else can have a key of the token destroyed.
+// encode returns the row. What makes it authentic is its digest in the table: nobody else can have
+// a key of the token destroyed.
 func (r *retiredRoot) encode() []byte {
 	b := append(make([]byte, 0, retiredHeadSize+2+r.root.size()), retiredFormat)
 	b = append(b, r.slot[:]...)
@@ -79,7 +82,8 @@ func (r *retiredRoot) encode() []byte {
 	return r.root.append(b)
 }
 
-// parseRetired decodes the row of the retired root with the given name. It accepts exactly what encode writes.
+// parseRetired decodes the row of the retired root with the given name. It accepts exactly what
+// encode writes.
 func parseRetired(name keystore.Name, row []byte) (*retiredRoot, error) {
 	if len(row) < retiredHeadSize || row[0] != retiredFormat {
 		return nil, errRetiredForm

@@ -14,8 +14,9 @@ import (
 	"github.com/keyrack/keyrack/keystore"
 )
 
-// Records is what is sealed under the domain key, as the keyring's changes need it: *sealed.Store of keystore/sealed. The raw rows of its
-// transactions are those of the store that the keyring was given.
+// Records is what is sealed under the domain key, as the keyring's changes need it: *sealed.Store
+// of keystore/sealed. The raw rows of its transactions are those of the store that the keyring was
+// given.
 type Records interface {
 	// View reads sealed rows.
 	View(ctx context.Context, f func(keystore.Reader) error) error
@@ -23,14 +24,17 @@ type Records interface {
 	// UpdateBoth changes sealed and raw rows in one transaction.
 	UpdateBoth(ctx context.Context, f func(sealed, raw keystore.Tx) error) (keystore.Revision, error)
 
-	// Rekey makes version, whose keys derive gives until the keyring does, the one under which everything is sealed from now on. What
-	// rows writes is in the transaction that makes it so; when Rekey returns nil, that is durable.
+	// Rekey makes version, whose keys derive gives until the keyring does, the one under which
+	// everything is sealed from now on. What rows writes is in the transaction that makes it so;
+	// when Rekey returns nil, that is durable.
 	Rekey(ctx context.Context, version uint32, derive func(out []byte, label seal.Label, context []byte) error, rows func(sealed, raw keystore.Tx) error) error
 
-	// Rewrap seals a part of what is left under the older version anew, and returns how much is left.
+	// Rewrap seals a part of what is left under the older version anew, and returns how much is
+	// left.
 	Rewrap(ctx context.Context) (left int, err error)
 
-	// Retire forgets the older version, under which nothing is left. What rows writes is in the transaction that makes it so.
+	// Retire forgets the older version, under which nothing is left. What rows writes is in the
+	// transaction that makes it so.
 	Retire(ctx context.Context, rows func(sealed, raw keystore.Tx) error) error
 }
 
@@ -39,14 +43,16 @@ var (
 	errForeignSlot  = errors.New("belongs to another token, whose root cannot be ended here; remove the slot first")
 )
 
-// Rotate gives the domain its next version: a new root in the token, a new domain key, a new slot. When it returns nil, that is durable,
-// Derive knows both versions, and the token has destroyed the roots of the old slots: no copy of them opens anywhere. What is sealed
-// under the version before is left for Continue.
+// Rotate gives the domain its next version: a new root in the token, a new domain key, a new slot.
+// When it returns nil, that is durable, Derive knows both versions, and the token has destroyed the
+// roots of the old slots: no copy of them opens anywhere. What is sealed under the version before
+// is left for Continue.
 //
-// A crash at any step leaves a domain that Unlock opens, with the versions from before or from after, and in which Continue finishes what
-// was begun or takes it back; FORMAT.md has the steps. It returns ErrRotating while a version before the newest is left, ErrLocked, a
-// RowError for a row that is not what it was at Unlock, an error that wraps ErrReadBack, or what store or token said. After an error that
-// says so the new version is durable and an old root may still be there.
+// A crash at any step leaves a domain that Unlock opens, with the versions from before or from
+// after, and in which Continue finishes what was begun or takes it back; FORMAT.md has the steps.
+// It returns ErrRotating while a version before the newest is left, ErrLocked, a RowError for a row
+// that is not what it was at Unlock, an error that wraps ErrReadBack, or what store or token said.
+// After an error that says so the new version is durable and an old root may still be there.
 func (k *Keyring) Rotate(ctx context.Context, r Records) error {
 	if len(k.Versions()) > 1 { // not behind a Continue that may take its time
 		return ErrRotating
@@ -86,7 +92,8 @@ func (k *Keyring) rotate(ctx context.Context, r Records, now *keys) (*keys, erro
 		return nil, err
 	}
 	defer root.Close()
-	// The root's row comes before the root's slot: where the slot never comes, the root does not stay in the token.
+	// The root's row comes before the root's slot: where the slot never comes, the root does not
+	// stay in the token.
 	now, err = k.change(ctx, r, now, func(next *keys) { next.retired = append(slices.Clip(next.retired), s.retire()) })
 	if err != nil {
 		return nil, errors.Join(err, k.token.Destroy(context.WithoutCancel(ctx), s.root.blob)) // it opens nothing, whatever was committed
@@ -102,7 +109,8 @@ func (k *Keyring) rotate(ctx context.Context, r Records, now *keys) (*keys, erro
 	return next, nil
 }
 
-// ownSlots refuses a slot that is not of this token: the new domain key cannot be wrapped for it, nor its root be ended.
+// ownSlots refuses a slot that is not of this token: the new domain key cannot be wrapped for it,
+// nor its root be ended.
 func (k *Keyring) ownSlots(ctx context.Context, now *keys) error {
 	kind := k.token.Describe().Kind
 	for _, s := range now.slots {
@@ -123,8 +131,8 @@ func (k *Keyring) ownSlots(ctx context.Context, now *keys) error {
 	return nil
 }
 
-// prepare returns what the keyring holds after the rotation to slot s, whose root is new: everything is made, and was opened again from
-// the bytes that will be stored.
+// prepare returns what the keyring holds after the rotation to slot s, whose root is new:
+// everything is made, and was opened again from the bytes that will be stored.
 func (k *Keyring) prepare(ctx context.Context, now *keys, s *slot, root hsm.Key) (*keys, error) {
 	key, err := newKey()
 	if err != nil {
@@ -189,7 +197,8 @@ func (h *keys) checkEarlier() error {
 	return nil
 }
 
-// rekey commits next, all of it with the records in one transaction, and holds it from then on. Otherwise its new key is wiped.
+// rekey commits next, all of it with the records in one transaction, and holds it from then on.
+// Otherwise its new key is wiped.
 func (k *Keyring) rekey(ctx context.Context, r Records, now, next *keys) error {
 	derive := func(out []byte, label seal.Label, context []byte) error {
 		key := next.newest.Bytes()
@@ -207,13 +216,15 @@ func (k *Keyring) rekey(ctx context.Context, r Records, now, next *keys) error {
 	return k.adopt(now, next)
 }
 
-// endRoots has the token destroy the roots that are no longer needed, and forgets their rows. It returns what the keyring then holds.
+// endRoots has the token destroy the roots that are no longer needed, and forgets their rows. It
+// returns what the keyring then holds.
 func (k *Keyring) endRoots(ctx context.Context, r Records, now *keys) (*keys, error) {
 	if len(now.retired) == 0 {
 		return now, nil
 	}
-	// What is destroyed cannot be had back, so first comes a commit of its own: an earlier one, though it can be read, may be in the
-	// memory of the machine alone, and a power cut would bring back slots whose root is gone.
+	// What is destroyed cannot be had back, so first comes a commit of its own: an earlier one,
+	// though it can be read, may be in the memory of the machine alone, and a power cut would bring
+	// back slots whose root is gone.
 	now, err := k.change(ctx, r, now, func(*keys) {})
 	if err != nil {
 		return nil, err
@@ -230,16 +241,17 @@ func (k *Keyring) endRoots(ctx context.Context, r Records, now *keys) (*keys, er
 	return k.change(ctx, r, now, func(next *keys) { next.retired = nil })
 }
 
-// Rotating reports whether Continue has something to do, as far as an unlocked keyring knows: a version before the newest is left, or a
-// root that the token must still destroy.
+// Rotating reports whether Continue has something to do, as far as an unlocked keyring knows: a
+// version before the newest is left, or a root that the token must still destroy.
 func (k *Keyring) Rotating() bool {
 	h := k.held()
 	return h != nil && (h.before != nil || len(h.retired) > 0)
 }
 
-// Continue finishes a rotation, or takes back one that was cut off before it counted: it has the token destroy what is retired, re-wraps
-// the records until none is left under the version before, and ends that version. With nothing to do it returns nil. Between any two
-// calls of Rewrap others have their turn, and ctx may end it; the next call goes on. Errors are those of Rotate.
+// Continue finishes a rotation, or takes back one that was cut off before it counted: it has the
+// token destroy what is retired, re-wraps the records until none is left under the version before,
+// and ends that version. With nothing to do it returns nil. Between any two calls of Rewrap others
+// have their turn, and ctx may end it; the next call goes on. Errors are those of Rotate.
 func (k *Keyring) Continue(ctx context.Context, r Records) error {
 	leave, err := k.enter(ctx)
 	if err != nil {
@@ -288,7 +300,8 @@ func (k *Keyring) rewrap(ctx context.Context, r Records, now *keys) error {
 	}
 }
 
-// next returns what the keyring holds after a change of the rows that edit makes, under the versions of now.
+// next returns what the keyring holds after a change of the rows that edit makes, under the
+// versions of now.
 func (k *Keyring) next(now *keys, edit func(*keys)) (*keys, error) {
 	next := *now
 	edit(&next)
@@ -307,8 +320,8 @@ func (k *Keyring) change(ctx context.Context, r Records, now *keys, edit func(*k
 	return next, k.adopt(now, next)
 }
 
-// replace puts the rows of next in the place of those of now, and the digest of its table among the records. It refuses when the store
-// has another table than now's.
+// replace puts the rows of next in the place of those of now, and the digest of its table among the
+// records. It refuses when the store has another table than now's.
 func replace(sealed, raw keystore.Tx, now, next *keys) error {
 	row, err := raw.Get(tableName())
 	switch {

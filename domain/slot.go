@@ -24,7 +24,8 @@ const (
 	wrappedSize  = 12 + keySize + 16 // IV ‖ ciphertext ‖ tag, as cipher.NewGCMWithRandomNonce gives them
 )
 
-// Reasons why a slot row is refused. Without the root nobody can tell an altered slot from a foreign one, so they are one reason.
+// Reasons why a slot row is refused. Without the root nobody can tell an altered slot from a
+// foreign one, so they are one reason.
 var (
 	errSlotForm    = damage("not a slot of format 1")
 	errSlotName    = damage("slot id and name differ")
@@ -33,7 +34,8 @@ var (
 	errRoot        = damage("root is not a PRF key")
 )
 
-// slotID is the random id of a slot; it is the row's name too, so that a row moved to another name shows.
+// slotID is the random id of a slot; it is the row's name too, so that a row moved to another name
+// shows.
 type slotID [16]byte
 
 // slot is a token slot, decoded. Its slices belong to it alone.
@@ -51,8 +53,8 @@ func slotName(id slotID) keystore.Name {
 	return keystore.MakeName(keystore.SpaceSlot, string(id[:]))
 }
 
-// head returns the bytes of the row before the IV. All of them are additional data: id, type, parameters, version and appliance cannot
-// be changed without the tag failing.
+// head returns the bytes of the row before the IV. All of them are additional data: id, type,
+// parameters, version and appliance cannot be changed without the tag failing.
 func (s *slot) head() []byte {
 	b := append(make([]byte, 0, slotHeadSize+s.root.size()+wrappedSize), slotFormat, typeToken)
 	b = append(b, s.id[:]...)
@@ -65,8 +67,9 @@ func (s *slot) head() []byte {
 // encode returns the row. One slot has one encoding.
 func (s *slot) encode() []byte { return append(s.head(), s.wrapped[:]...) }
 
-// parseSlot decodes the row of the slot with the given name. It accepts exactly what encode writes, so the head that is computed again
-// when the tag is checked is the head that was stored. Every length is checked before it is used.
+// parseSlot decodes the row of the slot with the given name. It accepts exactly what encode writes,
+// so the head that is computed again when the tag is checked is the head that was stored. Every
+// length is checked before it is used.
 func parseSlot(name keystore.Name, row []byte) (*slot, error) {
 	if len(row) < slotHeadSize+wrappedSize || row[0] != slotFormat || row[1] != typeToken {
 		return nil, errSlotForm
@@ -83,8 +86,8 @@ func parseSlot(name keystore.Name, row []byte) (*slot, error) {
 	return s, nil
 }
 
-// newSlot makes a root in the token and a slot for version of the domain key that names this root and wraps nothing yet. The caller
-// closes the root.
+// newSlot makes a root in the token and a slot for version of the domain key that names this root
+// and wraps nothing yet. The caller closes the root.
 func (k *Keyring) newSlot(ctx context.Context, version uint32) (*slot, hsm.Key, error) {
 	root, blob, err := k.token.Generate(ctx, hsm.PRFSHA256)
 	if err != nil {
@@ -100,7 +103,8 @@ func (k *Keyring) newSlot(ctx context.Context, version uint32) (*slot, hsm.Key, 
 	return s, root, nil
 }
 
-// wrap seals the domain key into s, whose other fields are final. The KEK serves this one seal: its salt is drawn with it.
+// wrap seals the domain key into s, whose other fields are final. The KEK serves this one seal: its
+// salt is drawn with it.
 func (s *slot) wrap(ctx context.Context, root hsm.Key, key []byte) error {
 	kek, err := s.kek(ctx, root)
 	if err != nil {
@@ -113,8 +117,8 @@ func (s *slot) wrap(ctx context.Context, root hsm.Key, key []byte) error {
 	})
 }
 
-// unwrap returns the domain key that s wraps, through the token. It returns hsm.ErrBlob for another token's slot, and for one whose
-// root was ended.
+// unwrap returns the domain key that s wraps, through the token. It returns hsm.ErrBlob for another
+// token's slot, and for one whose root was ended.
 func (s *slot) unwrap(ctx context.Context, token hsm.Provider) (*securemem.Buffer, error) {
 	root, err := token.Load(ctx, s.root.blob)
 	if err != nil {
@@ -146,7 +150,8 @@ func (s *slot) unwrap(ctx context.Context, token hsm.Provider) (*securemem.Buffe
 
 // kek returns the key-encryption key of s: the token's factor, then one KDF over all factors.
 func (s *slot) kek(ctx context.Context, root hsm.Key) (*securemem.Buffer, error) {
-	// The blob comes from the store: it may name any key of the token, and only a key that can do nothing else is a root.
+	// The blob comes from the store: it may name any key of the token, and only a key that can do
+	// nothing else is a root.
 	prf, ok := root.(hsm.PRF)
 	if !ok || root.Spec() != hsm.PRFSHA256 || root.Abilities() != hsm.CanPRF {
 		return nil, errRoot
@@ -156,7 +161,8 @@ func (s *slot) kek(ctx context.Context, root hsm.Key) (*securemem.Buffer, error)
 		return nil, err
 	}
 	defer factor.Free()
-	// The label is in the input, so a root that answered anything else before cannot have given this output.
+	// The label is in the input, so a root that answered anything else before cannot have given
+	// this output.
 	salted := append(append(make([]byte, 0, 48), s.id[:]...), s.salt[:]...)
 	out, err := prf.PRF(ctx, factor.Bytes()[:0], seal.KDFInput(nil, seal.LabelSlot, salted, 8*keySize))
 	if err != nil {
@@ -180,7 +186,8 @@ func derived(key []byte, label seal.Label, context []byte) (*securemem.Buffer, e
 	return b, nil
 }
 
-// withAEAD runs f with AES-256-GCM under kek that draws its own IVs (SP 800-38D, section 8.2.2). Nothing of it is kept.
+// withAEAD runs f with AES-256-GCM under kek that draws its own IVs (SP 800-38D, section 8.2.2).
+// Nothing of it is kept.
 func withAEAD(kek *securemem.Buffer, f func(cipher.AEAD) error) (err error) {
 	securemem.Do(func() {
 		var block cipher.Block

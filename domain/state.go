@@ -32,8 +32,9 @@ func (s *state) rows() map[keystore.Name][]byte {
 	return all
 }
 
-// keys is what an unlocked keyring holds: the rows of its domain, authenticated, and the domain key in one version or two. A change makes
-// another one, which may share the buffers. Those are wiped by Lock and at the end of a version, so they are used under Keyring.mu.
+// keys is what an unlocked keyring holds: the rows of its domain, authenticated, and the domain key
+// in one version or two. A change makes another one, which may share the buffers. Those are wiped
+// by Lock and at the end of a version, so they are used under Keyring.mu.
 type keys struct {
 	state
 	newest *securemem.Buffer // the table's version
@@ -87,7 +88,8 @@ func (h *keys) key(version uint32) *securemem.Buffer {
 	return nil
 }
 
-// same reports whether two of them hold the same domain keys. It takes as long wherever they differ.
+// same reports whether two of them hold the same domain keys. It takes as long wherever they
+// differ.
 func (h *keys) same(o *keys) bool {
 	return sameKey(h.newest, o.newest) && (h.before == nil) == (o.before == nil) && (h.before == nil || sameKey(h.before, o.before))
 }

@@ -21,8 +21,9 @@ const (
 
 const errTableForm = damage("not a slot table of format 2")
 
-// table lists all rows of a domain. Its MAC makes them one authentic whole: without it, whoever can write to the store could plant a slot
-// of his own and wait until the next domain key is wrapped for it, or have the token destroy a key that is in use.
+// table lists all rows of a domain. Its MAC makes them one authentic whole: without it, whoever can
+// write to the store could plant a slot of his own and wait until the next domain key is wrapped
+// for it, or have the token destroy a key that is in use.
 type table struct {
 	appliance [16]byte
 	sequence  uint64  // one more with each change
@@ -62,6 +63,7 @@ func (t *table) body() []byte {
 	return appendEntries(b, t.retired)
 }
 
+// appendEntries appends id 16 ‖ digest 32 of each entry.
 func appendEntries(b []byte, entries []entry) []byte {
 	for _, e := range entries {
 		b = append(b, e.id[:]...)
@@ -70,7 +72,8 @@ func appendEntries(b []byte, entries []entry) []byte {
 	return b
 }
 
-// appendMAC appends the table's HMAC of body to dst. Its key is derived for this use alone: the domain key is only ever a KDF key.
+// appendMAC appends the table's HMAC of body to dst. Its key is derived for this use alone: the
+// domain key is only ever a KDF key.
 func appendMAC(dst, key []byte, appliance [16]byte, body []byte) ([]byte, error) {
 	k, err := derived(key, seal.LabelSlotTable, appliance[:])
 	if err != nil {
@@ -80,8 +83,9 @@ func appendMAC(dst, key []byte, appliance [16]byte, body []byte) ([]byte, error)
 	return seal.MAC(dst, k.Bytes(), body), nil
 }
 
-// parseTable decodes a table row, whose MAC it does not check. It accepts only what seal writes; until the MAC is checked, nothing
-// follows from the result but what an error says. All lengths are checked before anything is read behind the head.
+// parseTable decodes a table row, whose MAC it does not check. It accepts only what seal writes;
+// until the MAC is checked, nothing follows from the result but what an error says. All lengths are
+// checked before anything is read behind the head.
 func parseTable(row []byte) (table, error) {
 	refused := &RowError{tableName(), errTableForm}
 	if len(row) < tableHeadSize || row[0] != tableFormat {
@@ -116,7 +120,8 @@ func cutEntries(b []byte, n int) (entries []entry, rest []byte) {
 	return entries, b
 }
 
-// canonical reports whether t is a table that seal writes: numbers that count from one, ids in order and each in one list alone.
+// canonical reports whether t is a table that seal writes: numbers that count from one, ids in
+// order and each in one list alone.
 func (t *table) canonical() bool {
 	if t.sequence < 1 || t.version < 1 || t.earlier != nil && t.version < 2 || !ascending(t.slots) || !ascending(t.retired) {
 		return false
@@ -124,8 +129,10 @@ func (t *table) canonical() bool {
 	return !slices.ContainsFunc(t.retired, func(e entry) bool { return slices.ContainsFunc(t.slots, e.sameID) })
 }
 
+// sameID reports whether both are of one slot.
 func (e entry) sameID(o entry) bool { return e.id == o.id }
 
+// ascending reports whether ids ascend, and none comes twice.
 func ascending(entries []entry) bool {
 	for i := 1; i < len(entries); i++ {
 		if compareIDs(entries[i-1], entries[i]) >= 0 {
@@ -135,6 +142,7 @@ func ascending(entries []entry) bool {
 	return true
 }
 
+// compareIDs orders entries by id, byte by byte.
 func compareIDs(a, b entry) int { return bytes.Compare(a.id[:], b.id[:]) }
 
 // listing is a row that a table names, and how it must be.

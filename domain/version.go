@@ -21,7 +21,8 @@ func versionPlace(appliance [16]byte, newer uint32) seal.Place {
 	return seal.Place{Appliance: appliance, Number: newer}
 }
 
-// sealVersion returns the row of the version before newer: a record of internal/seal under a key derived from the newer key.
+// sealVersion returns the row of the version before newer: a record of internal/seal under a key
+// derived from the newer key.
 func sealVersion(newerKey, key []byte, appliance [16]byte, newer uint32) ([]byte, error) {
 	sealing, err := derived(newerKey, seal.LabelDomainKey, appliance[:])
 	if err != nil {
