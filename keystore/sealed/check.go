@@ -33,6 +33,29 @@ type Problem struct {
 // String returns the row's name and what is wrong.
 func (p Problem) String() string { return fmt.Sprintf("%s: %s", p.Row, p.What) }
 
+// add notes a problem.
+func (r *Report) add(row keystore.Name, what string) {
+	if len(r.Problems) == maxProblems {
+		r.MoreProblems++
+		return
+	}
+	r.Problems = append(r.Problems, Problem{row, what})
+}
+
+// tolerate notes an error that is damage and returns any other.
+func (r *Report) tolerate(row keystore.Name, err error) error {
+	var d *damage
+	if !errors.As(err, &d) {
+		return err
+	}
+	what := d.what
+	if d.row != row {
+		what = fmt.Sprintf("%s %s", d.row, d.what)
+	}
+	r.add(row, what)
+	return nil
+}
+
 // checker is a Check that runs.
 type checker struct {
 	*reader
@@ -61,11 +84,10 @@ func (s *Store) Check(ctx context.Context, progress func(done, total int)) (Repo
 		return err
 	}
 	err := s.view(ctx, check)
-	if !errors.Is(err, ErrSealBroken) {
+	if err == nil || report.tolerate(anchorName(s.node), err) != nil {
 		return report, err
 	}
 	// The state root itself is broken: what is below is compared with the last one acknowledged.
-	report.add(anchorName(s.node), err)
 	return report, s.below.View(ctx, func(r keystore.Reader) error {
 		o := newOpener(s, r.Get, s.ledger.latest())
 		defer o.close()
@@ -73,20 +95,11 @@ func (s *Store) Check(ctx context.Context, progress func(done, total int)) (Repo
 	})
 }
 
-// add notes a problem.
-func (r *Report) add(n keystore.Name, problem error) {
-	if len(r.Problems) == maxProblems {
-		r.MoreProblems++
-		return
-	}
-	r.Problems = append(r.Problems, Problem{n, problem.Error()})
-}
-
 func (c *checker) run() error {
 	tree := c.at.tree
 	c.report.Generation = c.at.anchor.generation()
 	c.total = tree.buckets() + tree.records()
-	if err := c.tolerate(nameKeyName(), c.checkNameKey()); err != nil {
+	if err := c.report.tolerate(nameKeyName(), c.checkNameKey()); err != nil {
 		return err
 	}
 	for _, step := range []func() error{c.checkBuckets, c.checkRows, c.checkMissing} {
@@ -98,15 +111,6 @@ func (c *checker) run() error {
 	return nil
 }
 
-// tolerate notes an error that is damage and returns any other.
-func (c *checker) tolerate(n keystore.Name, err error) error {
-	if errors.Is(err, ErrSealBroken) {
-		c.report.add(n, err)
-		return nil
-	}
-	return err
-}
-
 // step counts a row.
 func (c *checker) step() {
 	if c.done++; c.done%progressRows == 0 {
@@ -116,28 +120,24 @@ func (c *checker) step() {
 
 // checkBuckets opens every bucket that has a row or should have one.
 func (c *checker) checkBuckets() error {
-	stored := make(map[uint16]bool)
 	for e, err := range c.below.Scan(keystore.Range(keystore.SpaceBucket)) {
 		if err != nil {
 			return err
 		}
 		number, ok := parseBucketName(e.Name)
-		if !ok {
-			c.report.add(e.Name, broken(e.Name, "is not the name of a bucket"))
-			continue
+		switch {
+		case !ok:
+			c.report.add(e.Name, "is not the name of a bucket")
+		case c.at.tree.leaf(number) == nil:
+			c.report.add(e.Name, "was brought back, or written by someone else")
 		}
-		stored[number] = true
 	}
-	for i := range 1 << 16 {
-		number := uint16(i)
-		if c.at.tree.leaf(number) == nil && !stored[number] {
-			continue
-		}
+	for number := range c.at.tree.leaves(0, anySlot) {
 		b, err := c.bucket(number)
 		if err == nil {
 			c.listed[number] = b.rows()
 			c.report.Buckets++
-		} else if err := c.tolerate(bucketName(number), err); err != nil {
+		} else if err := c.report.tolerate(bucketName(number), err); err != nil {
 			return err
 		}
 		c.step()
@@ -156,7 +156,7 @@ func (c *checker) checkRows() error {
 		if err == nil {
 			value.Free()
 			c.report.Rows++
-		} else if err := c.tolerate(e.Name, err); err != nil {
+		} else if err := c.report.tolerate(e.Name, err); err != nil {
 			return err
 		}
 		c.met(e.Name)
@@ -180,10 +180,9 @@ func (c *checker) met(n keystore.Name) {
 // checkMissing names the buckets that list records which are not there. The names of those are not
 // known: the index has only their hashes.
 func (c *checker) checkMissing() error {
-	for i := range 1 << 16 {
-		if left := c.listed[uint16(i)]; left > 0 {
-			n := bucketName(uint16(i))
-			c.report.add(n, broken(n, fmt.Sprintf("lists %d records that were removed", left)))
+	for number := range c.at.tree.leaves(0, anySlot) {
+		if left := c.listed[number]; left > 0 {
+			c.report.add(bucketName(number), fmt.Sprintf("lists %d records that were removed", left))
 		}
 	}
 	return nil

@@ -7,7 +7,7 @@ import "github.com/keyrack/keyrack/keystore"
 // in parallel.
 func SetUnchecked(off bool) { unchecked.Store(off) }
 
-// Known returns how many versions the store's ledger knows, and how many sets of keys they hold.
+// Known returns how many versions the ledger knows, and of how many generations Views look for one.
 func (s *Store) Known() (versions, floors int) {
 	s.ledger.mu.Lock()
 	defer s.ledger.mu.Unlock()
@@ -23,3 +23,13 @@ func (s *Store) OldKey() func() []byte {
 
 // BucketOf returns the name of the row of a name's bucket.
 func (s *Store) BucketOf(n keystore.Name) keystore.Name { return bucketName(s.locate(n).bucket) }
+
+// HoldsKeys reports whether any key of the store is in memory.
+func (s *Store) HoldsKeys() bool {
+	for _, v := range s.ledger.current().keys {
+		if v.wrapping.Bytes() != nil || v.state.Bytes() != nil {
+			return true
+		}
+	}
+	return s.names.Bytes() != nil
+}

@@ -182,13 +182,15 @@ func (s *Store) explain(r keystore.Reader, keys keyset, a anchor) error {
 		}
 		return nil
 	})
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
+	}
+	what := fmt.Sprintf("state root of generation %d is not that of the bucket rows", a.generation())
+	switch {
 	case len(bad) == 0:
-		return broken(anchorName(s.node), fmt.Sprintf("state root of generation %d is not that of the bucket rows: it, or some of them, are of another time", a.generation()))
+		return broken(anchorName(s.node), what+": it, or some of them, are of another time")
 	case more > 0:
 		bad = append(bad, fmt.Sprintf("and %d more", more))
 	}
-	return fmt.Errorf("%w: state root of generation %d is not that of the bucket rows, and these do not open: %s", ErrSealBroken, a.generation(), strings.Join(bad, ", "))
+	return broken(anchorName(s.node), what+", and these do not open: "+strings.Join(bad, ", "))
 }

@@ -122,18 +122,16 @@ func (w *rewrap) run(t *tx) error {
 	}
 	w.left = t.at.tree.sealedBy(old.slot)
 	todo := min(w.left, rewrapRows)
-	for range 1 << 16 {
-		if todo == 0 || t.bucketBytes > rewrapBytes {
-			break
-		}
-		number := w.next
-		w.next++
-		if t.at.tree.leaf(number).sealedBy(old.slot) == 0 {
-			continue
-		}
-		todo--
-		if err := w.open(t, number); err != nil {
-			return err
+	for _, from := range []uint16{w.next, 0} {
+		for number := range t.at.tree.leaves(from, old.slot) {
+			if todo == 0 || t.bucketBytes > rewrapBytes {
+				return nil
+			}
+			todo--
+			w.next = number + 1
+			if err := w.open(t, number); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -38,7 +38,7 @@ import (
 // Errors of this package, beside those of keystore.
 var (
 	// ErrSealBroken says that the store below does not hold what this appliance wrote last. The
-	// error that wraps it names the row and says what is wrong with it. It wraps
+	// error that wraps it names the row, or the bucket's, and says what is wrong with it. It wraps
 	// keystore.ErrDamaged.
 	ErrSealBroken error = sealBroken{}
 
@@ -54,10 +54,16 @@ type sealBroken struct{}
 func (sealBroken) Error() string { return "keystore/sealed: seal is broken" }
 func (sealBroken) Unwrap() error { return keystore.ErrDamaged }
 
-// broken names a row, and says of it what is wrong; names are in clear anyway.
-func broken(n keystore.Name, what string) error {
-	return fmt.Errorf("%w: %s: %s", ErrSealBroken, n, what)
+// damage is an ErrSealBroken that names a row; names are in clear anyway.
+type damage struct {
+	row  keystore.Name
+	what string
 }
+
+func broken(row keystore.Name, what string) error { return &damage{row, what} }
+
+func (d *damage) Error() string { return fmt.Sprintf("%v: %s: %s", ErrSealBroken, d.row, d.what) }
+func (d *damage) Unwrap() error { return ErrSealBroken }
 
 // Keys are versions of the domain key, as the keyring hands them out. They are asked by Create and
 // Open, and not kept.

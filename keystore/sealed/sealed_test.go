@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/keyrack/keyrack/internal/seal"
 	"github.com/keyrack/keyrack/keystore"
+	"github.com/keyrack/keyrack/keystore/bolt"
 	"github.com/keyrack/keyrack/keystore/sealed"
 	"github.com/keyrack/keyrack/keystore/storetest"
 )
@@ -156,6 +158,17 @@ func bucketNames(rows map[keystore.Name][]byte) (names []keystore.Name) {
 func TestSealedMemory(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(t *testing.T) keystore.Store { return create(t, keystore.NewMemory()) })
+}
+
+func TestSealedBolt(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, func(t *testing.T) keystore.Store {
+		below, err := bolt.Create(filepath.Join(t.TempDir(), "store.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return create(t, below)
+	})
 }
 
 // TestBelowHasNoPlaintext looks at what the medium gets: rows of the documented sizes, and the value

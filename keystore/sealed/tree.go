@@ -1,6 +1,9 @@
 package sealed
 
-import "crypto/sha256"
+import (
+	"crypto/sha256"
+	"iter"
+)
 
 // The hash tree stands over the digests of 65,536 buckets: each of its nodes has width children,
 // and a bucket's number is the path to its digest, four bits a level, the highest first.
@@ -52,6 +55,33 @@ func (n *node) leaf(bucket uint16) *node {
 		n = n.kids[bucket>>shift%width]
 	}
 	return n
+}
+
+// anySlot stands for the rows of all versions of the domain key.
+const anySlot = -1
+
+// leaves ranges over the bucket rows from a bucket on, in ascending order, that are sealed under the
+// version of the domain key in this slot. n is the root.
+func (n *node) leaves(from uint16, slot int) iter.Seq2[uint16, *node] {
+	return func(yield func(uint16, *node) bool) { n.walk(0, topShift, from, slot, yield) }
+}
+
+// walk is leaves for a node of the level with this shift, below which buckets begin at first. It
+// reports whether to go on.
+func (n *node) walk(first uint16, shift int, from uint16, slot int, yield func(uint16, *node) bool) bool {
+	switch {
+	case n == nil, slot != anySlot && n.keys[slot] == 0:
+		return true
+	case n.kids == nil:
+		return first < from || yield(first, n)
+	}
+	for i, kid := range n.kids {
+		at := first | uint16(i)<<shift
+		if at|(1<<shift-1) >= from && !kid.walk(at, shift-4, from, slot, yield) {
+			return false
+		}
+	}
+	return true
 }
 
 // change is the row that a bucket has from now on, nil for none.
