@@ -38,6 +38,10 @@ const (
 	MaxReplyFrame   = 1 << 20   // bytes behind the length
 )
 
+// DefaultListen is where an appliance listens unless it is told otherwise: not on
+// the network.
+const DefaultListen = "127.0.0.1:7250"
+
 // A connection's limits. See protocol/server for what each guards against.
 const (
 	HandshakeTimeout  = 10 * time.Second // from accept to the end of the TLS handshake

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/internal/rack"
 	"github.com/keyrack/keyrack/protocol/client"
 )
 
@@ -43,15 +44,33 @@ func (sh *shell) local(socket string) (*client.Client, error) {
 		socket = sh.getenv(client.EnvSocket)
 	}
 	if socket == "" {
-		return nil, hinted("set it to the path of the appliance's Unix socket, as keyrack dev prints it",
+		return nil, hinted("set it to the path of the appliance's Unix socket, as keyrack dev prints it, or give --dir its data folder",
 			"environment variable %s is not set", client.EnvSocket)
 	}
 	return client.New(client.Config{Socket: socket})
 }
 
-// socketFlag declares --socket.
+// socketFlag declares --socket, and --dir, which finds it in a data folder.
 func socketFlag(fs *flag.FlagSet) *string {
-	return fs.String("socket", "", "`PATH` of the appliance's Unix socket; KEYRACK_SOCKET if not given")
+	socket := new(string)
+	set := func(path string) error {
+		switch {
+		case path == "":
+			return errors.New("want a path")
+		case *socket != "":
+			return errors.New("one of --dir and --socket is enough")
+		}
+		*socket = path
+		return nil
+	}
+	fs.Func("socket", "`PATH` of the appliance's Unix socket; KEYRACK_SOCKET if not given", set)
+	fs.Func("dir", "the appliance's data folder is `DIR`: its socket is there", func(dir string) error {
+		if dir != "" {
+			dir = rack.SocketPath(dir)
+		}
+		return set(dir)
+	})
+	return socket
 }
 
 // dial returns the client for a service: the appliance's own operations go to
@@ -73,7 +92,12 @@ func call[In, Out any](c *client.Client, op api.OpOf[In, Out], in *In) (*Out, er
 // answers, for a reason that no hint is known for, is a server that is not the
 // pinned one, or that does not speak our protocol.
 func callAny(c *client.Client, op *api.Op, in, out any) error {
-	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	return callFor(c, callTimeout, op, in, out)
+}
+
+// callFor is callAny for operations that take their time.
+func callFor(c *client.Client, timeout time.Duration, op *api.Op, in, out any) error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	err := c.Call(ctx, op, in, out)
 	if _, answered := errors.AsType[*api.Error](err); err == nil || answered {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 )
 
@@ -36,10 +35,11 @@ var demoLines = []string{
 // demo runs demoLines in a real shell, each shown as it is typed, and says how
 // to go on.
 func (d *devAppliance) demo(sh *shell, signals <-chan os.Signal) error {
-	dir := filepath.Join(d.dir, "demo")
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	dir, err := os.MkdirTemp(d.cfg.Dir, "demo-*")
+	if err != nil {
 		return err
 	}
+	defer os.RemoveAll(dir)
 	var script strings.Builder
 	fmt.Fprintf(&script, "exec 2>&1; cd %s || exit\n", shellQuote(dir))
 	for _, line := range demoLines {
@@ -55,6 +55,6 @@ func (d *devAppliance) demo(sh *shell, signals <-chan os.Signal) error {
 	if err := d.explain(sh.out); err != nil {
 		return err
 	}
-	_, err := io.WriteString(sh.out, "# Read on: README.md, api/kmsapi/encrypt.go, access/gate.go\n")
+	_, err = io.WriteString(sh.out, "# Read on: README.md, api/kmsapi/encrypt.go, access/gate.go\n")
 	return err
 }

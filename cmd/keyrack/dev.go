@@ -21,25 +21,28 @@ import (
 // devCommand is the newcomer's command, and what tests and benchmarks run in: the
 // same wiring as any appliance, with a token that is a file.
 var devCommand = command{
-	name: "dev", args: "[--demo] [-- COMMAND [ARG]…]", short: "a throw-away appliance on this machine, to try and to develop with",
+	name: "dev", args: "[--dir DIR] [--demo] [-- COMMAND [ARG]…]", short: "an appliance on this machine, to try and to develop with",
 	long: `
-Runs an appliance on loopback, with a token that is a file, keys in memory and a
-client that is the root of account 111122223333, and prints what another shell
-needs to reach it. Ctrl-C ends it and removes all it wrote. It is for development:
-its keys are as safe as a file, and end with it.
+Runs an appliance on loopback, with a token that is a file and a client that is the
+root of account 111122223333, and prints what another shell needs to reach it. Ctrl-C
+ends it. Its keys stay in $XDG_STATE_HOME/keyrack/dev (~/.local/state/keyrack/dev),
+for the next keyrack dev; keyrack dev reset removes them. It is for development: its
+keys are as safe as a file.
 
 With -- COMMAND it runs COMMAND with that environment, forwards signals to it, and
 ends as it ends: with its exit status, 128 and the number of the signal that
-killed it, or 127 if it could not be started.`,
+killed it, or 127 if it could not be started. With -- COMMAND or --demo, but without
+--dir, all of it is thrown away at the end.`,
 	flags: devFlags,
 }
 
-// devCloseTimeout is how long a throw-away appliance may take to finish what it
+// devCloseTimeout is how long an appliance of dev may take to finish what it
 // has read before it is cut short.
 const devCloseTimeout = 5 * time.Second
 
 // devFlags declares the flags and acts.
 func devFlags(fs *flag.FlagSet) action {
+	dir := fs.String("dir", "", "keep everything in `DIR`, which is made if need be")
 	demo := fs.Bool("demo", false, "first show it at work")
 	return func(sh *shell, words, rest []string) error {
 		switch {
@@ -50,22 +53,44 @@ func devFlags(fs *flag.FlagSet) action {
 		case *demo && rest != nil:
 			return usagef("keyrack help dev", "dev: --demo runs its own commands: leave -- away")
 		}
-		return runDev(sh, *demo, rest)
+		return runDev(sh, *dir, *demo, rest)
 	}
+}
+
+// devDir returns the folder that dev keeps everything in (XDG Base Directory
+// Specification, "Environment variables"). A relative XDG_STATE_HOME is invalid
+// there, and ignored.
+func devDir(sh *shell, dir string) (string, error) {
+	if dir != "" {
+		return filepath.Abs(dir)
+	}
+	state := sh.getenv("XDG_STATE_HOME")
+	if !filepath.IsAbs(state) {
+		home := sh.getenv("HOME")
+		if home == "" {
+			return "", hinted("set HOME, or give --dir DIR", "environment variable HOME is not set")
+		}
+		state = filepath.Join(home, ".local", "state")
+	}
+	return filepath.Join(state, "keyrack", "dev"), nil
 }
 
 // runDev runs the appliance, and a command or what a newcomer reads. Signals are
 // caught from the first moment, and closed pipes too, so that whatever ends it, the
 // folder with the keys is removed; what came early is still in the channel later.
-func runDev(sh *shell, demo bool, args []string) (err error) {
+func runDev(sh *shell, dir string, demo bool, args []string) (err error) {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE)
-	dir, err := os.MkdirTemp("", "keyrack-dev-*")
+	keep := dir != "" || !demo && args == nil
+	if keep {
+		dir, err = devDir(sh, dir)
+	} else if dir, err = os.MkdirTemp("", "keyrack-dev-*"); err == nil {
+		defer sh.afterwards(&err, func() error { return os.RemoveAll(dir) })
+	}
 	if err != nil {
 		return err
 	}
-	defer sh.afterwards(&err, func() error { return os.RemoveAll(dir) })
-	d, err := startDev(sh, dir)
+	d, err := startDev(sh, dir, keep)
 	if err != nil {
 		return err
 	}
@@ -94,32 +119,34 @@ func (sh *shell) afterwards(err *error, clean func() error) {
 	}
 }
 
-// devAppliance is a running throw-away appliance.
+// devAppliance is a running appliance of dev.
 type devAppliance struct {
-	*rack.Appliance
-	dir string
-	env []string // NAME=value
+	a    *rack.Appliance // lives's until over is closed
+	cfg  rack.Config
+	keep bool     // it outlives this process
+	env  []string // NAME=value
+	stop chan struct{}
+	over chan struct{}
 }
 
 // startDev starts an appliance in dir and puts its environment, and a PATH that
 // finds this binary as keyrack, into this process's, for its children.
-func startDev(sh *shell, dir string) (*devAppliance, error) {
-	bin := filepath.Join(dir, "bin")
-	self, err := os.Executable()
-	if err == nil {
-		err = os.Mkdir(bin, 0o700)
+func startDev(sh *shell, dir string, keep bool) (*devAppliance, error) {
+	d := &devAppliance{
+		cfg:  rack.Config{Dir: dir, Version: version, Logger: devLogger(sh.err)},
+		keep: keep, stop: make(chan struct{}), over: make(chan struct{}),
 	}
-	if err == nil {
-		err = os.Symlink(self, filepath.Join(bin, "keyrack"))
-	}
+	a, env, err := rack.Dev(context.Background(), d.cfg)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("start the appliance: %w", err)
 	}
-	a, env, err := rack.Dev(context.Background(), dir, version, devLogger(sh.err))
+	d.a, d.cfg.Listen = a, a.Addr()
+	go d.live()
+	bin, err := linkSelf(dir)
 	if err != nil {
-		return nil, hinted("keyrack dev needs a folder for temporary files with room, and a short path: set TMPDIR to one", "start the appliance: %w", err)
+		return nil, errors.Join(err, d.close())
 	}
-	d := &devAppliance{a, dir, append(env, "PATH="+bin+string(filepath.ListSeparator)+os.Getenv("PATH"))}
+	d.env = append(env, "PATH="+bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
 	for _, v := range d.env {
 		name, value, _ := strings.Cut(v, "=")
 		if err := os.Setenv(name, value); err != nil {
@@ -127,6 +154,43 @@ func startDev(sh *shell, dir string) (*devAppliance, error) {
 		}
 	}
 	return d, nil
+}
+
+// linkSelf makes a folder where this binary is called keyrack.
+func linkSelf(dir string) (bin string, err error) {
+	bin = filepath.Join(dir, "bin")
+	self, err := os.Executable()
+	if err == nil {
+		err = errors.Join(os.RemoveAll(bin), os.Mkdir(bin, 0o700)) // an earlier one may lead to another binary
+	}
+	if err == nil {
+		err = os.Symlink(self, filepath.Join(bin, "keyrack"))
+	}
+	return bin, err
+}
+
+// live does what a supervisor does for serve: an appliance that is locked ends, and
+// is started again, locked. As this is one process, what was expanded from keys may
+// stay in its memory.
+func (d *devAppliance) live() {
+	defer close(d.over)
+	for {
+		select {
+		case <-d.stop:
+			return
+		case <-d.a.Ended():
+		}
+		d.cfg.Locked = true
+		err := d.closeAppliance()
+		if err == nil {
+			d.a, _, err = rack.Dev(context.Background(), d.cfg)
+		}
+		if err != nil {
+			d.a = nil
+			d.cfg.Logger.Error("the appliance does not come back", "error", err)
+			return
+		}
+	}
 }
 
 // devLogger writes warnings for whoever sits before it: without the time.
@@ -144,26 +208,40 @@ func devLogger(w io.Writer) *slog.Logger {
 
 // close stops the appliance.
 func (d *devAppliance) close() error {
+	close(d.stop)
+	<-d.over
+	if d.a == nil {
+		return nil
+	}
+	return d.closeAppliance()
+}
+
+func (d *devAppliance) closeAppliance() error {
 	ctx, cancel := context.WithTimeout(context.Background(), devCloseTimeout)
 	defer cancel()
-	return d.Close(ctx)
+	return d.a.Close(ctx)
 }
 
 // explain prints lines for another shell: comments, and the environment. All of it
 // can be pasted as it is.
 func (d *devAppliance) explain(w io.Writer) error {
 	var b strings.Builder
-	b.WriteString("# A throw-away appliance is running. Paste this into another shell:\n\n")
+	b.WriteString("# An appliance for development is running. Paste this into another shell:\n\n")
 	for _, v := range d.env {
 		name, value, _ := strings.Cut(v, "=")
 		if name == "PATH" { // the other shell has its own
-			value = filepath.Join(d.dir, "bin")
+			value = filepath.Join(d.cfg.Dir, "bin")
 			fmt.Fprintf(&b, "export PATH=%s:\"$PATH\"\n", shellQuote(value))
 			continue
 		}
 		fmt.Fprintf(&b, "export %s=%s\n", name, shellQuote(value))
 	}
-	b.WriteString("\n# Then, for example: keyrack key create; keyrack audit tail --follow; keyrack help\n# Ctrl-C here ends the appliance and its keys.\n")
+	b.WriteString("\n# Then, for example: keyrack key create; keyrack audit tail --follow; keyrack help\n")
+	if d.keep {
+		b.WriteString("# Ctrl-C here ends it. Its keys stay for the next keyrack dev; keyrack dev reset removes them.\n")
+	} else {
+		b.WriteString("# Ctrl-C here ends the appliance and its keys.\n")
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -64,14 +65,14 @@ func (s *session) end(signal os.Signal) error {
 	return s.Wait()
 }
 
-// TestDevEndsCleanly looks for what a throw-away appliance leaves behind.
+// TestDevEndsCleanly looks for what an appliance that is thrown away leaves behind.
 func TestDevEndsCleanly(t *testing.T) {
 	t.Parallel()
 	for _, signal := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		t.Run(signal.String(), func(t *testing.T) {
 			t.Parallel()
 			tmp := t.TempDir()
-			s := begin(t, []string{"TMPDIR=" + tmp}, "dev")
+			s := begin(t, []string{"TMPDIR=" + tmp}, "dev", "--demo")
 			printed := s.until("Ctrl-C here ends")
 			for _, name := range []string{client.EnvAddr, client.EnvServerKey, client.EnvCert, client.EnvKey, client.EnvSocket, "PATH"} {
 				if !strings.Contains(printed, "\nexport "+name+"=") {
@@ -91,13 +92,66 @@ func TestDevEndsCleanly(t *testing.T) {
 // TestDevEnvironment pastes what dev prints into another shell.
 func TestDevEnvironment(t *testing.T) {
 	t.Parallel()
-	s := begin(t, []string{"TMPDIR=" + filepath.Clean(t.TempDir())}, "dev")
+	s := begin(t, []string{"TMPDIR=" + filepath.Clean(t.TempDir()), "XDG_STATE_HOME=" + stateHome(t)}, "dev")
 	printed := s.until("Ctrl-C here ends")
 	other := exec.Command("sh", "-c", printed+"\nkeyrack key create")
 	other.Env = []string{"PATH=/usr/bin:/bin"}
 	out, err := other.CombinedOutput()
 	if err != nil || !regexp.MustCompile(`^[0-9a-f-]{36}\n$`).Match(out) {
 		t.Errorf("key create printed %q: %v", out, err)
+	}
+	if err := s.end(os.Interrupt); err != nil {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+// stateHome returns a folder for what dev keeps, with a short path.
+func stateHome(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "state")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// TestDevKeeps ends an appliance for development, in order and by force, and finds
+// its keys and its client again in the next.
+func TestDevKeeps(t *testing.T) {
+	t.Parallel()
+	env := []string{"XDG_STATE_HOME=" + stateHome(t)}
+	const prelude = "cd ${XDG_STATE_HOME:?}/keyrack/dev; "
+	paste := func(s *session, line string) string {
+		t.Helper()
+		other := exec.Command("sh", "-ec", s.until("Ctrl-C here ends")+prelude+line)
+		other.Env = append([]string{"PATH=/usr/bin:/bin"}, env...)
+		out, err := other.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return string(out)
+	}
+	s := begin(t, env, "dev")
+	paste(s, "keyrack key create >../key; echo kept | keyrack encrypt --key $(cat ../key) --out ../kept.enc; cp client.key ..")
+	if err := s.end(os.Interrupt); err != nil {
+		t.Errorf("ended with %v", err)
+	}
+	s = begin(t, env, "dev")
+	if out := paste(s, "keyrack decrypt --in ../kept.enc; cmp client.key ../client.key"); out != "kept\n" {
+		t.Errorf("decrypted %q", out)
+	}
+	if err := s.end(os.Kill); err == nil {
+		t.Error("ended before it was killed")
+	}
+	s = begin(t, env, "dev")
+	if out := paste(s, "keyrack decrypt --in ../kept.enc; keyrack lock; keyrack unlock; keyrack decrypt --in ../kept.enc"); out != "kept\nLOCKED\nUNLOCKED\nkept\n" {
+		t.Errorf("printed %q", out)
+	}
+	reset := exec.Command("keyrack", "dev", "reset")
+	reset.Env = append(os.Environ(), env...)
+	if out, err := reset.CombinedOutput(); err == nil || !strings.Contains(string(out), fmt.Sprint(s.Process.Pid)) {
+		t.Errorf("reset while it runs: %v, %s", err, out)
 	}
 	if err := s.end(os.Interrupt); err != nil {
 		t.Errorf("ended with %v", err)

@@ -42,11 +42,15 @@ func listCommands(w io.Writer) error {
 	b.WriteString("keyrack: the root of trust of a rack\n\n")
 	t := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
 	for _, c := range commands() {
+		if c.hidden {
+			continue
+		}
 		fmt.Fprintf(t, "  keyrack %s\t%s\n", c.name, c.short)
 	}
 	t.Flush()
 	b.WriteString(`
-keyrack help COMMAND lists the flags of a command. Begin with: keyrack dev
+keyrack help COMMAND lists the flags of a command. Begin with: keyrack dev,
+or for an appliance that stays: keyrack help init
 `)
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -11,7 +11,12 @@ import (
 
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/audit"
+	"github.com/keyrack/keyrack/domain"
+	"github.com/keyrack/keyrack/hsm"
+	"github.com/keyrack/keyrack/internal/rack"
+	"github.com/keyrack/keyrack/internal/securemem"
 	"github.com/keyrack/keyrack/internal/tlog"
+	"github.com/keyrack/keyrack/keystore"
 	"github.com/keyrack/keyrack/protocol/client"
 )
 
@@ -84,8 +89,33 @@ var hints = []struct {
 	{is(audit.ErrTruncated), "records that were signed are missing at the end: look for them in a backup of the folder"},
 	{is(audit.ErrDamaged), "trust no record from that place on: keep the folder as evidence, and compare it with a backup"},
 	{is(audit.ErrCheckpoint), "check --key and the folder: they must belong to the same appliance, which signs a checkpoint a second after its first record"},
+	// A data folder, and what an appliance needs to start.
+	{is(rack.ErrNone), "keyrack init --dir DIR makes an appliance there; see that it is the folder you mean, and that its disk is mounted"},
+	{is(rack.ErrExists), "keyrack serve --dir DIR runs it; for another appliance choose another folder"},
+	{is(rack.ErrInUse), "stop the keyrack serve or keyrack dev that the process belongs to, or choose another folder"},
+	{is(rack.ErrStoreInUse), "end the process that has the store open"},
+	{is(rack.ErrOpenFolder), "chmod 700 the folder, and see that nobody has put anything into it"},
+	{is(rack.ErrLongPath), "choose a shorter path for --dir: a Unix socket is made there, whose path has at most 107 bytes"},
+	{is(rack.ErrNotDev), "give the folder of keyrack dev, or an empty one; keyrack serve runs what keyrack init has made"},
+	{is(rack.ErrTokenUnsafe), "make the file that --token names an ordinary one of mode 0600, of the user that runs keyrack"},
+	{is(rack.ErrTokenDamaged), "give the file that --token named at keyrack init, or its copy from a backup"},
+	{is(rack.ErrNoToken), "give --token as keyrack init was given it: without that token no key can be opened"},
+	{is(hsm.ErrBlob), "give --token as keyrack init was given it: this one is another"},
+	{is(domain.ErrNoSlot), "give --token as keyrack init was given it: this one is another"},
+	{is(rack.ErrStoreUnsafe), "make store.db an ordinary file of mode 0600, of the user that runs keyrack"},
+	{is(rack.ErrStoreFormat), "run the version of keyrack that made the store, or restore store.db from a backup"},
+	{is(rack.ErrStoreDamaged), "keep a copy of the folder, and restore it from a backup"},
+	{is(keystore.ErrDamaged), "keep a copy of the folder as evidence, and restore it from a backup"},
+	{is(securemem.ErrNotLocked), "let the process lock memory: LimitMEMLOCK=64M in a systemd unit, ulimit -l in a shell"},
+	{is(syscall.EADDRINUSE), "another program listens there: end it, or give another port with --listen"},
+	{is(syscall.EADDRNOTAVAIL), "give an address of this machine with --listen"},
+	{listening(syscall.EACCES), "give a port above 1023 with --listen, or allow the service CAP_NET_BIND_SERVICE"},
+	{listening(nil), "give an address and a port of this machine with --listen"},
 	// Any other file.
 	{is(syscall.ENOSPC), "make room on that disk, or write to another place"},
+	{is(syscall.EDQUOT), "make room: the user's quota on that disk is used up"},
+	{is(syscall.EFBIG), "make room: a limit on the size of files (ulimit -f) or the disk allows no more"},
+	{is(syscall.EROFS), "mount that disk so that it can be written, or choose another place"},
 	{is(fs.ErrPermission), "choose a file that you may use, or run as the user who may"},
 	{is(fs.ErrNotExist), "check the path; a folder that is to hold a file must exist"},
 	{as[*fs.PathError], "check the path and what it is"},
@@ -106,10 +136,15 @@ func as[E error](err error) bool {
 }
 
 // dialing matches errors of making a connection, all of them if cause is nil.
-func dialing(cause error) func(error) bool {
+func dialing(cause error) func(error) bool { return network("dial", cause) }
+
+// listening is dialing for listeners.
+func listening(cause error) func(error) bool { return network("listen", cause) }
+
+func network(op string, cause error) func(error) bool {
 	return func(err error) bool {
 		e, ok := errors.AsType[*net.OpError](err)
-		return ok && e.Op == "dial" && (cause == nil || errors.Is(err, cause))
+		return ok && e.Op == op && (cause == nil || errors.Is(err, cause))
 	}
 }
 

@@ -4,9 +4,9 @@
 // Read first: [commands], the table; [run], what happens to a command line;
 // encrypt.go, a typical command; dev.go, the one that is an appliance itself.
 //
-// Commands hold flags and printing. They are clients of a running appliance,
-// but for dev, which runs one through internal/rack, and audit verify, which
-// reads a log's files.
+// Commands hold flags and printing. They are clients of a running appliance, but
+// for init, serve and dev, which make and run one through internal/rack, and audit
+// verify, which reads a log's files.
 package main
 
 import (
@@ -42,6 +42,8 @@ type command struct {
 	long  string // the rest of its help
 	flags func(*flag.FlagSet) action
 	own   bool // the action parses its arguments itself
+
+	hidden bool // not for people, so not in the list
 }
 
 // action runs a command after its flags were parsed: words are the arguments
@@ -51,10 +53,12 @@ type action func(sh *shell, words, rest []string) error
 // commands returns the table in the order of the list.
 func commands() []command {
 	return []command{
-		devCommand, keyCreateCommand, keyDescribeCommand, keyListCommand, keyEnableCommand, keyDisableCommand,
-		aliasCreateCommand, aliasUpdateCommand, aliasDeleteCommand, aliasListCommand, encryptCommand, decryptCommand, callCommand(),
+		devCommand, devResetCommand, initCommand, serveCommand, workerCommand,
+		statusCommand, lockCommand, unlockCommand, checkCommand, domainRotateCommand,
 		principalAddCommand, principalListCommand, principalRemoveCommand,
-		auditTailCommand, auditVerifyCommand, statusCommand, benchCommand, versionCommand, helpCommand(),
+		keyCreateCommand, keyDescribeCommand, keyListCommand, keyEnableCommand, keyDisableCommand,
+		aliasCreateCommand, aliasUpdateCommand, aliasDeleteCommand, aliasListCommand, encryptCommand, decryptCommand, callCommand(),
+		auditTailCommand, auditVerifyCommand, benchCommand, versionCommand, helpCommand(),
 	}
 }
 
@@ -71,16 +75,17 @@ func run(sh *shell, args []string) int {
 	return report(sh, c.run(sh, args))
 }
 
-// find returns the command that args begin with, and what follows its name. No
-// command's name begins another's, so the first that fits is the one.
-func find(args []string) (*command, []string) {
+// find returns the command with the longest name that args begin with, and what
+// follows it.
+func find(args []string) (found *command, rest []string) {
+	most := 0
 	for _, c := range commands() {
 		words := strings.Fields(c.name)
-		if len(args) >= len(words) && strings.Join(args[:len(words)], " ") == c.name {
-			return &c, args[len(words):]
+		if n := len(words); n > most && len(args) >= n && strings.Join(args[:n], " ") == c.name {
+			found, most = &c, n
 		}
 	}
-	return nil, args
+	return found, args[most:]
 }
 
 // unknownCommand says which words name no command: two, where the first is the

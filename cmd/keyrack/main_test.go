@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/x509"
@@ -20,6 +21,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/api/applianceapi"
 	"github.com/keyrack/keyrack/api/table"
 	"github.com/keyrack/keyrack/internal/racktest"
 	"github.com/keyrack/keyrack/protocol/client"
@@ -56,7 +58,7 @@ func runScripts(t *testing.T, dir string) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 dir,
 		RequireExplicitExec: true,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"flip": flip},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"flip": flip, "ready": ready},
 		Setup: func(e *testscript.Env) error {
 			e.Vars = append(e.Vars, environment(r)...)
 			e.Setenv("GORACE", raceOptions)
@@ -95,6 +97,24 @@ func flip(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	_, err = f.WriteAt([]byte{b[0] ^ 1}, int64(at))
 	ts.Check(err)
+}
+
+// ready waits until an appliance is in a state: ready DIR STATE.
+func ready(ts *testscript.TestScript, _ bool, args []string) {
+	c, err := client.New(client.Config{Socket: filepath.Join(ts.MkAbs(args[0]), "keyrack.sock")})
+	ts.Check(err)
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	for {
+		s, err := client.Do(ctx, c, applianceapi.GetStatus, &applianceapi.GetStatusRequest{})
+		if err == nil && s.State.String() == args[1] {
+			return
+		}
+		if ctx.Err() != nil {
+			ts.Fatalf("%s is not %s: %v", args[0], args[1], err)
+		}
+	}
 }
 
 // nobody makes nobody.pem and nobody.key, of a client that is not registered.

@@ -6,27 +6,21 @@ import (
 	"time"
 
 	"github.com/keyrack/keyrack/api/applianceapi"
+	"github.com/keyrack/keyrack/protocol/client"
 )
 
 // statusCommand is keyrack:GetStatus, the first thing an operator looks at.
 var statusCommand = command{
-	name: "status", args: "[--socket PATH] [--output FORMAT]", short: "how the appliance is",
+	name: "status", args: operatorArgs, short: "how the appliance is",
 	long: `
-Prints how the appliance is, and what its operator should change. It asks over
-the local Unix socket, which is for root and the appliance's own user.`,
+Prints how the appliance is, and what its operator should change. Of a locked one
+nobody knows its records.` + operatorLong,
 	flags: statusFlags,
 }
 
 // statusFlags declares the flags and acts.
 func statusFlags(fs *flag.FlagSet) action {
-	socket := socketFlag(fs)
-	format := outputFlag(fs)
-	return noWords(fs, func(sh *shell) error {
-		c, err := sh.local(*socket)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
+	return operatorFlags(fs, func(sh *shell, c *client.Client, format *format) error {
 		s, err := call(c, applianceapi.GetStatus, &applianceapi.GetStatusRequest{})
 		if err != nil {
 			return err
@@ -46,12 +40,30 @@ func statusRows(s *applianceapi.GetStatusResponse) [][2]string {
 		{"server key", s.ServerKey},
 		{"token", s.Token},
 		{"audit log", fmt.Sprintf("%d records, %s before they are answered for", s.AuditRecords, s.AuditDurability)},
+	}
+	if s.State == applianceapi.Unlocked {
+		rows = append(rows, recordRows(s)...)
+	}
+	rows = append(rows, [][2]string{
 		{"connections", fmt.Sprint(s.Connections)},
 		{"CPU time", (time.Duration(s.CPUMicros) * time.Microsecond).String()},
 		{"allocated", fmt.Sprintf("%d objects, %d bytes since the start", s.Allocations, s.AllocatedBytes)},
-	}
+	}...)
 	for _, w := range s.Warnings {
 		rows = append(rows, [2]string{"WARNING", w})
 	}
 	return rows
+}
+
+// recordRows returns what is known of an unlocked appliance alone.
+func recordRows(s *applianceapi.GetStatusResponse) [][2]string {
+	version := fmt.Sprint(s.DomainKeyVersion)
+	if s.Rotating {
+		version += ", rotating: records are still being wrapped anew"
+	}
+	return [][2]string{
+		{"address", s.Address},
+		{"domain key version", version},
+		{"records", fmt.Sprintf("%d in %d buckets, generation %d", s.Rows, s.Buckets, s.Generation)},
+	}
 }

@@ -2,8 +2,11 @@ package rack
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
-	"log/slog"
+	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/keyrack/keyrack/access/identity"
@@ -18,30 +21,38 @@ const (
 	EnvAuditKey = "KEYRACK_AUDIT_KEY" // verifier key of its checkpoints (C2SP signed-note)
 )
 
-// devAccount is the one account of a throw-away appliance: the account id of
-// AWS's own examples.
+// devAccount is the one account of an appliance for development: the account id
+// of AWS's own examples.
 var devAccount = api.AccountID([]byte("111122223333"))
 
-// Dev starts a throw-away appliance on loopback and a free port: a new soft
-// token and all files in dir, which must exist and be empty, keys in memory
-// only, memory that need not be locked. Its one client is the root of an account,
-// with a new key in dir. env is what clients need to reach it, as NAME=value in a
-// fixed order. The caller closes the appliance and removes dir. Development only.
-func Dev(ctx context.Context, dir, version string, logger *slog.Logger) (a *Appliance, env []string, err error) {
-	hash, cert, key, err := NewClient(dir, "client")
+// devName is the file that says that a folder is Dev's, to make and to remove.
+const devName = "development"
+
+// ErrNotDev says that a folder is not one that [Dev] made.
+var ErrNotDev = errors.New("rack: not a folder of an appliance for development")
+
+// Dev starts an appliance for development in cfg.Dir, on loopback: a soft token,
+// memory that need not be locked, and one client, the root of an account, whose key
+// stands in the folder. What is there already is used, so that keys and client
+// survive; what is not is made. Of cfg it takes Dir, Listen, Locked, Version and
+// Logger. env is what clients need to reach it, as NAME=value in a fixed order; a
+// locked one has no address. The caller closes the appliance.
+func Dev(ctx context.Context, cfg Config) (a *Appliance, env []string, err error) {
+	if err := markDev(cfg.Dir); err != nil {
+		return nil, nil, err
+	}
+	hash, cert, key, err := devClient(cfg.Dir)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make the client's key: %w", err)
 	}
-	create, open, err := ParseToken("soft", dir)
+	create, open, err := ParseToken("soft", cfg.Dir)
 	if err != nil {
 		return nil, nil, err
 	}
-	realm := api.Realm{Partition: "aws", Region: "rack-1"}
-	cfg := Config{
-		Dir: dir, Realm: realm, Version: version, Logger: logger, AllowUnlockedMemory: true, AuditBytes: 16 << 20, Token: create,
-		Principals: []*identity.Principal{{ARN: realm.RootARN(devAccount), Type: identity.Root, Account: devAccount, Credential: hash}},
-	}
-	if _, err := Create(ctx, cfg); err != nil {
+	cfg.Realm = api.Realm{Partition: "aws", Region: "rack-1"}
+	cfg.AllowUnlockedMemory, cfg.AuditBytes, cfg.Token = true, 16<<20, create
+	cfg.Principals = []*identity.Principal{{ARN: cfg.Realm.RootARN(devAccount), Type: identity.Root, Account: devAccount, Credential: hash}}
+	if _, err := Create(ctx, cfg); err != nil && !errors.Is(err, ErrExists) {
 		return nil, nil, err
 	}
 	cfg.Token = open
@@ -54,7 +65,66 @@ func Dev(ctx context.Context, dir, version string, logger *slog.Logger) (a *Appl
 		client.EnvCert + "=" + cert,
 		client.EnvKey + "=" + key,
 		client.EnvSocket + "=" + a.Socket(),
-		EnvAuditDir + "=" + filepath.Join(dir, "audit"),
+		EnvAuditDir + "=" + filepath.Join(cfg.Dir, auditName),
 		EnvAuditKey + "=" + a.AuditKey(),
 	}, nil
+}
+
+// markDev makes the folder and marks an empty one. Any other must have the mark.
+func markDev(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	if len(entries) > 0 {
+		return isDev(dir)
+	}
+	return os.WriteFile(filepath.Join(dir, devName), []byte("keyrack dev made this folder, and keyrack dev reset removes it\n"), 0o600)
+}
+
+func isDev(dir string) error {
+	_, err := os.Lstat(filepath.Join(dir, devName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %s", ErrNotDev, dir)
+	}
+	return err
+}
+
+// devClient returns the client of the folder; half of one, which a cut has left,
+// is made anew.
+func devClient(dir string) (hash identity.KeyHash, certPath, keyPath string, err error) {
+	const name = "client"
+	certPath, keyPath = filepath.Join(dir, name+".pem"), filepath.Join(dir, name+".key")
+	cert, err := tls.LoadX509KeyPair(certPath, keyPath)
+	if err == nil {
+		return identity.HashOf(cert.Leaf.RawSubjectPublicKeyInfo), certPath, keyPath, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return hash, "", "", err
+	}
+	for _, path := range []string{certPath, keyPath} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return hash, "", "", err
+		}
+	}
+	return NewClient(dir, name)
+}
+
+// DevReset removes a folder of [Dev] with all that is in it. Where there is none,
+// there is nothing to do. It returns ErrNotDev, or ErrInUse while an appliance runs there.
+func DevReset(dir string) error {
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := isDev(dir); err != nil {
+		return err
+	}
+	lock, err := lockFolder(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.RemoveAll(dir), lock.Close())
 }

@@ -33,6 +33,12 @@ var (
 	// ErrNone says that a data folder holds no appliance.
 	ErrNone = errors.New("rack: the folder holds no appliance")
 
+	// ErrOpenFolder says that others may write in a data folder: they could put their own files in place of ours.
+	ErrOpenFolder = errors.New("rack: others may write in the folder")
+
+	// ErrLongPath says that no Unix socket can be made in a data folder.
+	ErrLongPath = errors.New("rack: the folder's path is too long")
+
 	// ErrInUse says that another process uses a data folder. The error that wraps it names the process.
 	ErrInUse = errors.New("rack: another process uses the folder")
 )
@@ -46,9 +52,31 @@ func (a *Appliance) takeFolder(context.Context) error {
 	return err
 }
 
-// lockFolder locks a data folder for as long as the file that it returns is
+// SocketPath returns the path of the operator's Unix socket of the appliance in dir.
+func SocketPath(dir string) string { return filepath.Join(dir, socketName) }
+
+// judgeFolder refuses a folder that no appliance should be in.
+func judgeFolder(dir string) error {
+	info, err := os.Stat(dir)
+	switch {
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return &fs.PathError{Op: "open", Path: dir, Err: unix.ENOTDIR}
+	case info.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("%w: %s has mode %04o", ErrOpenFolder, dir, info.Mode().Perm())
+	case len(SocketPath(dir)) >= len(unix.RawSockaddrUnix{}.Path): // with the NUL behind it, unix(7)
+		return fmt.Errorf("%w: %s has %d bytes", ErrLongPath, SocketPath(dir), len(SocketPath(dir)))
+	}
+	return nil
+}
+
+// lockFolder judges a data folder and locks a data folder for as long as the file that it returns is
 // open. The kernel gives the lock back when the process ends, however it ends.
 func lockFolder(dir string) (*os.File, error) {
+	if err := judgeFolder(dir); err != nil {
+		return nil, err
+	}
 	path := filepath.Join(dir, lockName)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -103,7 +131,7 @@ func (c *Config) createStore() (store keystore.Store, adopt func() error, err er
 	}
 	path, fresh := filepath.Join(c.Dir, storeName), filepath.Join(c.Dir, freshName)
 	if _, err := os.Lstat(path); err == nil {
-		return nil, nil, fmt.Errorf("%w: %s", ErrExists, c.Dir)
+		return nil, nil, fmt.Errorf("%w: %s", ErrExists, path)
 	}
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, err

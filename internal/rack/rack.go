@@ -21,6 +21,7 @@ import (
 	"github.com/keyrack/keyrack/access"
 	"github.com/keyrack/keyrack/access/identity"
 	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/api/applianceapi"
 	"github.com/keyrack/keyrack/audit"
 	"github.com/keyrack/keyrack/domain"
 	"github.com/keyrack/keyrack/hsm"
@@ -55,6 +56,9 @@ type Config struct {
 	// Locked starts without the domain key: only the operator is answered, over
 	// the Unix socket, until [Appliance.Unlock].
 	Locked bool
+	// OnState is told that the appliance has begun to serve, or that the operator has locked
+	// it, before the operator is; nil = nobody. It must not call the appliance's Unlock or Close.
+	OnState func(*Appliance, applianceapi.State)
 	// AllowUnlockedMemory goes on where the kernel refuses to lock memory;
 	// status says so. For development.
 	AllowUnlockedMemory bool
@@ -160,6 +164,9 @@ func (c Config) withDefaults() Config {
 			work.Compute: {Workers: 1, Queue: api.ComputeQueue},
 		}
 	}
+	if c.OnState == nil {
+		c.OnState = func(*Appliance, applianceapi.State) {}
+	}
 	return c
 }
 
@@ -219,7 +226,7 @@ func (a *Appliance) openStore(context.Context) (err error) {
 
 func (a *Appliance) openToken(ctx context.Context) (err error) {
 	if a.token, err = a.cfg.Token(ctx); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrNoToken, err)
 	}
 	a.onClose(func(context.Context) error { return a.token.Close() })
 	if d := a.token.Describe(); d.Warning != "" {

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/keyrack/keyrack/access"
+	"github.com/keyrack/keyrack/api/applianceapi"
 	"github.com/keyrack/keyrack/domain"
 	"github.com/keyrack/keyrack/internal/seal"
 	"github.com/keyrack/keyrack/keystore"
@@ -45,9 +46,10 @@ func (a *Appliance) Unlock(ctx context.Context) error {
 	if err != nil {
 		err = errors.Join(err, a.drain.run(ctx, drain), a.undo.run(ctx, undo))
 		a.keyring.Lock()
-		err = errors.Join(err, a.server.Publish(a.self.LockedRoutes(a.gate)))
+		return errors.Join(err, a.server.Publish(a.self.LockedRoutes(a.gate)))
 	}
-	return err
+	a.cfg.OnState(a, applianceapi.Unlocked)
+	return nil
 }
 
 // unlock is Unlock without its surroundings.

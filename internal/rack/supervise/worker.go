@@ -18,8 +18,8 @@ type worker struct {
 	ready time.Time  // when it first said something
 }
 
-// start makes the next worker. It has a process group of its own: a Ctrl-C is for
-// the parent, which stops it in order.
+// start makes the next worker. It is in our process group, so that whoever kills
+// the group kills both; a worker ignores the signals of a terminal, which are for us.
 func (s *supervisor) start() (*worker, error) {
 	lifeOfParent, life, err := os.Pipe()
 	if err != nil {
@@ -33,7 +33,7 @@ func (s *supervisor) start() (*worker, error) {
 	defer say.Close()
 	cmd := s.Command(s.next)
 	cmd.ExtraFiles = []*os.File{lifeOfParent, say} // see Join
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(err, life.Close(), said.Close())
 	}

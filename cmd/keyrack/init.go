@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/keyrack/keyrack/internal/rack"
+)
+
+// initCommand makes what serve runs.
+var initCommand = command{
+	name: "init", args: "--dir DIR [--token SPEC]", short: "make an appliance that stays, in a folder of its own",
+	long: `
+Makes an appliance in DIR, which is made for its user alone unless it is there: a
+root in the token, a domain key, an empty store and the server's key. It prints by
+what others know the appliance. It does not start it: keyrack serve does.
+
+A folder that holds an appliance is refused. An attempt that was cut off left none:
+run it again.`,
+	flags: initFlags,
+}
+
+// initFlags declares the flags and acts.
+func initFlags(fs *flag.FlagSet) action {
+	dir := dirFlag(fs)
+	spec := tokenFlag(fs)
+	format := outputFlag(fs)
+	return noWords(fs, func(sh *shell) error {
+		cfg, err := rackConfig(sh, fs, *dir, *spec, true)
+		if err != nil {
+			return err
+		}
+		made, err := rack.Create(context.Background(), cfg)
+		if err != nil {
+			return err
+		}
+		if err := format.print(sh.out, made, columns([][2]string{
+			{"appliance", made.ID}, {"server key", made.ServerKey}, {"audit key", made.AuditKey},
+		})); err != nil {
+			return err
+		}
+		return initAdvice(sh.err, cfg.Dir)
+	})
+}
+
+// initAdvice says what an operator must know before anything is entrusted to the appliance.
+func initAdvice(w io.Writer, dir string) error {
+	_, err := fmt.Fprintf(w, `
+WARNING: there is NO RECOVERY SLOT. Whoever loses the token loses every key.
+WARNING: the soft token is a file, for DEVELOPMENT: who can read it can read every key.
+
+Keep the audit key elsewhere: with it anybody can check the log, keyrack help audit verify.
+Next:
+  keyrack serve --dir %[1]s
+  keyrack principal add NAME --out FOLDER --dir %[1]s
+`, shellQuote(dir))
+	return err
+}
+
+// dirFlag declares --dir of the commands that use the folder itself.
+func dirFlag(fs *flag.FlagSet) *string {
+	return fs.String("dir", "", "the appliance's data folder is `DIR`")
+}
+
+// tokenFlag declares --token.
+func tokenFlag(fs *flag.FlagSet) *string {
+	return fs.String("token", "soft", "the root is in the token `SPEC`: soft is a file in the data folder, soft:PATH one elsewhere; for development")
+}
+
+// rackConfig returns what says where an appliance is: create chooses whether its
+// token may be made.
+func rackConfig(sh *shell, fs *flag.FlagSet, dir, spec string, create bool) (cfg rack.Config, err error) {
+	if dir == "" {
+		return cfg, usagef("keyrack help "+fs.Name(), "%s: --dir is needed", fs.Name())
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return cfg, err
+	}
+	makes, opens, err := rack.ParseToken(spec, dir)
+	if err != nil {
+		return cfg, misused("give --token soft, or --token soft:PATH", "%w", err)
+	}
+	cfg = rack.Config{Dir: dir, Token: opens, Version: version, Logger: serveLogger(sh.err)}
+	if create {
+		cfg.Token = makes
+	}
+	return cfg, nil
+}
