@@ -386,6 +386,96 @@ func TestALateFillRevivesNoTarget(t *testing.T) {
 	}
 }
 
+// TestAnAliasThatMovedMeanwhile: the door was asked for the key that an alias named
+// when its row was read. Where it names another one by the time of the change,
+// nothing is changed.
+func TestAnAliasThatMovedMeanwhile(t *testing.T) {
+	t.Parallel()
+	store := racktest.NewGated()
+	r := racktest.Start(t, func(c *rack.Config) { c.Store = store })
+	d, me := newDesk(r), rootOf(racktest.Account)
+	first, second := r.CreateKey(), r.CreateKey()
+	createAlias(t, r, "alias/a", first)
+	for what, c := range map[string]struct {
+		to   string
+		do   func() error
+		want api.Kind
+	}{
+		"delete, moved": {second, func() error {
+			_, err := ask(t, d, me, kmsapi.DeleteAlias, &kmsapi.DeleteAliasRequest{AliasName: "alias/a"})
+			return err
+		}, api.KindUnavailable},
+		"update, moved": {second, func() error {
+			_, err := ask(t, d, me, kmsapi.UpdateAlias, &kmsapi.UpdateAliasRequest{AliasName: "alias/a", TargetKeyId: ref(first)})
+			return err
+		}, api.KindUnavailable},
+		"delete, gone": {"", func() error {
+			_, err := ask(t, d, me, kmsapi.DeleteAlias, &kmsapi.DeleteAliasRequest{AliasName: "alias/a"})
+			return err
+		}, api.KindNotFound},
+		"update, gone": {"", func() error {
+			_, err := ask(t, d, me, kmsapi.UpdateAlias, &kmsapi.UpdateAliasRequest{AliasName: "alias/a", TargetKeyId: ref(second)})
+			return err
+		}, api.KindNotFound},
+	} {
+		kms.PointAlias(t, r.KMS(), racktest.Account, "a", keyID(t, first))
+		for _, warm := range []string{first, second} { // only the alias is to be read while reads are held
+			if _, err := encryptedBy(t, r.Client, warm); err != nil {
+				t.Fatal(err)
+			}
+		}
+		kms.ForgetAlias(r.KMS(), racktest.Account, "a")
+		waiting, release := store.Hold()
+		done := make(chan error, 1)
+		go func() { done <- c.do() }()
+		<-waiting
+		kms.PointAlias(t, r.KMS(), racktest.Account, "a", ref(c.to).ID)
+		release()
+		if err := <-done; api.KindOf(err) != c.want {
+			t.Errorf("%s: got %v, want %v", what, err, c.want)
+		}
+		kms.PointAlias(t, r.KMS(), racktest.Account, "a", keyID(t, first))
+		wantSound(t, r)
+	}
+}
+
+// TestKeysAndAliasesSurviveARestart: states, names and counts, from a store on disk.
+func TestKeysAndAliasesSurviveARestart(t *testing.T) {
+	t.Parallel()
+	r := racktest.Start(t, racktest.OnDisk)
+	first, second := r.CreateKey(), r.CreateKey()
+	blob := encrypt(t, r, second, []byte("x"))
+	createAlias(t, r, "alias/a", first)
+	createAlias(t, r, "alias/b", second)
+	updateAlias(t, r, "alias/a", second)
+	if _, err := client.Do(t.Context(), r.Client, kmsapi.DeleteAlias, &kmsapi.DeleteAliasRequest{AliasName: "alias/b"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Do(t.Context(), r.Client, kmsapi.DisableKey, &kmsapi.DisableKeyRequest{KeyId: ref(first)}); err != nil {
+		t.Fatal(err)
+	}
+	page, err := ask(t, newDesk(r), rootOf(racktest.Account), kmsapi.ListKeys, &kmsapi.ListKeysRequest{Limit: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Restart(nil)
+	wantSound(t, r)
+	if got, err := encryptedBy(t, r.Client, "alias/a"); err != nil || got != second {
+		t.Errorf("the alias names %s, %v, want %s", got, err, second)
+	}
+	if got, err := decrypt(t, r.Client, blob); err != nil || string(got) != "x" {
+		t.Errorf("an old message decrypts to %q, %v", got, err)
+	}
+	_, err = encryptedBy(t, r.Client, first)
+	wantKind(t, err, api.KindDisabled)
+	_, err = encryptedBy(t, r.Client, "alias/b")
+	wantKind(t, err, api.KindNotFound)
+	next, err := ask(t, newDesk(r), rootOf(racktest.Account), kmsapi.ListKeys, &kmsapi.ListKeysRequest{Limit: 1, Marker: page.NextMarker})
+	if err != nil || len(next.Keys) != 1 || next.Keys[0] == page.Keys[0] || next.Truncated {
+		t.Errorf("the second page is %+v, %v", next, err)
+	}
+}
+
 // problems returns what a walk of all rows finds.
 func problems(tb testing.TB, r *racktest.Rack) (all []string) {
 	tb.Helper()

@@ -89,3 +89,23 @@ func PointAlias(tb testing.TB, s *Service, account api.AccountID, name string, t
 		tb.Fatal(err)
 	}
 }
+
+// Aliases is a cache of targets for tests of its bounds.
+type Aliases struct{ *aliases }
+
+// NewAliases returns a cache for at most so many.
+func NewAliases(most int) Aliases { return Aliases{newAliases(most)} }
+
+// Put keeps an alias that was read at a revision.
+func (c Aliases) Put(name string, seen keystore.Revision) {
+	c.put(&alias{id: aliasID{name: name}}, seen)
+}
+
+// Has reports whether an alias is kept, and uses it.
+func (c Aliases) Has(name string) bool { return c.get(api.AccountID{}, []byte(name)) != nil }
+
+// Drop forgets an alias because of a change at a revision.
+func (c Aliases) Drop(name string, at keystore.Revision) { c.drop(aliasID{name: name}, at) }
+
+// Close ends the cache.
+func (c Aliases) Close() { c.close() }

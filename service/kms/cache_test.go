@@ -1,0 +1,65 @@
+package kms_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/keyrack/keyrack/keystore"
+	"github.com/keyrack/keyrack/service/kms"
+)
+
+// TestTheCacheIsBounded: it keeps no more than it may, and what is used stays
+// longer than what is not.
+func TestTheCacheIsBounded(t *testing.T) {
+	t.Parallel()
+	const most, many = 160, 4000
+	c := kms.NewAliases(most)
+	c.Put("used", 1)
+	kept := 0
+	for i := range many {
+		c.Put(fmt.Sprint(i), 1)
+		if !c.Has("used") {
+			t.Fatalf("what is used all the time is gone after %d others", i)
+		}
+	}
+	for i := range many {
+		if c.Has(fmt.Sprint(i)) {
+			kept++
+		}
+	}
+	if kept == 0 || kept >= most {
+		t.Errorf("%d and one in use are kept, want some, and at most %d", kept, most)
+	}
+	for i := range 10 * many { // what was dropped and not read again takes no place of its own for ever
+		c.Put(fmt.Sprint(i), 1)
+		c.Drop(fmt.Sprint(i), 1)
+	}
+	if c.Put("new", 1); !c.Has("new") {
+		t.Error("a full cache takes nothing new")
+	}
+}
+
+// TestTheCacheRefusesOldRows: read before a change that was delivered, or when
+// changes are no longer heard of.
+func TestTheCacheRefusesOldRows(t *testing.T) {
+	t.Parallel()
+	c := kms.NewAliases(160)
+	c.Put("a", 5)
+	for _, step := range []struct {
+		changed, read keystore.Revision
+		kept          bool
+	}{{7, 6, false}, {7, 7, true}, {3, 6, false}, {3, 8, true}} { // a change of revision 3 leaves that of 7 the newest
+		c.Drop("a", step.changed)
+		if c.Has("a") {
+			t.Errorf("a change of revision %d leaves the row", step.changed)
+		}
+		if c.Put("a", step.read); c.Has("a") != step.kept {
+			t.Errorf("a row of revision %d, after a change of %d, is kept: %t, want %t", step.read, step.changed, !step.kept, step.kept)
+		}
+	}
+	c.Put("b", 9)
+	c.Close()
+	if c.Put("c", 9); c.Has("b") || c.Has("c") {
+		t.Error("a closed cache keeps rows")
+	}
+}
