@@ -15,6 +15,11 @@ import (
 
 // CreateAlias gives a key of the caller's account a name. The door is asked for
 // the alias and for the key. (AWS KMS API Reference, CreateAlias.)
+//
+// Errors in the order in which they are found: ValidationException (the name is
+// malformed, or the target an alias), AccessDenied, NotAuthorized (the name is
+// reserved), NotFound (the key), AlreadyExists, KMSInvalidState (the key is to be
+// deleted), LimitExceeded (it has 50 aliases).
 func (s *Service) CreateAlias(c *access.Call, in *kmsapi.CreateAliasRequest, _ *kmsapi.CreateAliasResponse) error {
 	id, err := s.ownAlias(c, in.AliasName)
 	if err != nil {
@@ -42,8 +47,14 @@ func (s *Service) CreateAlias(c *access.Call, in *kmsapi.CreateAliasRequest, _ *
 	})
 }
 
-// UpdateAlias lets an alias name another key of the same kind and usage. The
-// door is asked for the alias and for both keys. (AWS KMS API Reference, UpdateAlias.)
+// UpdateAlias lets an alias name another key of the same kind and usage, from the
+// next request of every connection on. The door is asked for the alias and for
+// both keys. (AWS KMS API Reference, UpdateAlias.)
+//
+// Errors are those of CreateAlias but for AlreadyExists, and NotFound (the alias)
+// and ValidationException (a key of another kind or usage) before the key's state.
+// Who asks at the same time as another change of the alias may be answered
+// ServiceUnavailable and can ask again.
 func (s *Service) UpdateAlias(c *access.Call, in *kmsapi.UpdateAliasRequest, _ *kmsapi.UpdateAliasResponse) error {
 	id, err := s.ownAlias(c, in.AliasName)
 	if err != nil {
@@ -79,8 +90,11 @@ func (s *Service) UpdateAlias(c *access.Call, in *kmsapi.UpdateAliasRequest, _ *
 	})
 }
 
-// DeleteAlias takes a name from its key, which stays. The door is asked for the
-// alias and for the key. (AWS KMS API Reference, DeleteAlias.)
+// DeleteAlias takes a name from its key, which stays, whatever its state. The
+// door is asked for the alias and for the key. (AWS KMS API Reference, DeleteAlias.)
+//
+// Errors: ValidationException (the name is malformed), AccessDenied, NotAuthorized
+// (the name is reserved), NotFound, ServiceUnavailable as for UpdateAlias.
 func (s *Service) DeleteAlias(c *access.Call, in *kmsapi.DeleteAliasRequest, _ *kmsapi.DeleteAliasResponse) error {
 	id, err := s.ownAlias(c, in.AliasName)
 	if err != nil {
@@ -156,7 +170,8 @@ func (s *Service) aliasOf(tx keystore.Tx, id aliasID, k *key) (*aliasRow, error)
 	return row, err
 }
 
-// gainAlias and loseAlias keep the count of a key's aliases.
+// gainAlias counts one more alias of the key, if its state and the quota allow
+// it. The count is part of the key's row because a transaction cannot scan.
 func (k *key) gainAlias(r *keyRow) error {
 	if err := aliasedStates.refuse(k.arn, r.State); err != nil {
 		return err
@@ -168,6 +183,7 @@ func (k *key) gainAlias(r *keyRow) error {
 	return nil
 }
 
+// loseAlias takes an alias out of its key's list and count.
 func (s *Service) loseAlias(tx keystore.Tx, id aliasID, k *key) error {
 	if err := tx.Delete(id.mirrorName(k.id)); err != nil {
 		return err
@@ -191,13 +207,15 @@ func interchangeable(old, new *keyRow) error {
 		old.Spec, old.Usage, new.Spec, new.Usage)
 }
 
-// kindOf returns the first spec of the kind that a spec is of.
+// kindOf returns what stands for all specs of a kind: symmetric, HMAC or
+// asymmetric keys.
 func kindOf(spec kmsapi.KeySpec) kmsapi.KeySpec {
+	const anyAsymmetric = kmsapi.KeySpecHMAC512 + 1
 	switch {
 	case spec == kmsapi.KeySpecSymmetricDefault:
 		return spec
 	case spec <= kmsapi.KeySpecHMAC512:
 		return kmsapi.KeySpecHMAC224
 	}
-	return kmsapi.KeySpecHMAC512 + 1
+	return anyAsymmetric
 }

@@ -15,9 +15,10 @@ import (
 	"github.com/keyrack/keyrack/keystore"
 )
 
-// CreateKey makes a symmetric encryption key in the caller's account, and lists it there. The key
-// is answered only after it was read back from the store and its material gave
-// the id it was stored under. (AWS KMS API Reference, CreateKey.)
+// CreateKey makes a symmetric encryption key in the caller's account, where
+// ListKeys finds it. The key is answered only after it was read back from the
+// store and its material gave the id it was stored under. (AWS KMS API Reference,
+// CreateKey.)
 func (s *Service) CreateKey(c *access.Call, in *kmsapi.CreateKeyRequest, out *kmsapi.CreateKeyResponse) error {
 	if err := c.Admit(access.Any(c)); err != nil {
 		return err

@@ -6,7 +6,7 @@ import (
 )
 
 // DescribeKey returns what is known of a key, whatever its state. (AWS KMS API
-// Reference, DescribeKey.)
+// Reference, DescribeKey.) Errors: InvalidGrantToken, NotFound, AccessDenied.
 func (s *Service) DescribeKey(c *access.Call, in *kmsapi.DescribeKeyRequest, out *kmsapi.DescribeKeyResponse) error {
 	if err := noGrantTokens(in.GrantTokens); err != nil {
 		return err

@@ -10,16 +10,22 @@ import (
 
 // EnableKey makes a key usable again, from the next request of every connection
 // on. A key that is enabled stays so. (AWS KMS API Reference, EnableKey.)
+//
+// Errors: NotFound, also for an alias, AccessDenied, KMSInvalidState (it is neither
+// enabled nor disabled).
 func (s *Service) EnableKey(c *access.Call, in *kmsapi.EnableKeyRequest, _ *kmsapi.EnableKeyResponse) error {
 	return s.switchKey(c, &in.KeyId, kmsapi.StateEnabled)
 }
 
 // DisableKey ends all use of a key, from the next request of every connection
-// on. A key that is disabled stays so. (AWS KMS API Reference, DisableKey.)
+// on: when this is answered, every snapshot of the key that was usable is gone. A
+// key that is disabled stays so. Errors are those of EnableKey. (AWS KMS API
+// Reference, DisableKey.)
 func (s *Service) DisableKey(c *access.Call, in *kmsapi.DisableKeyRequest, _ *kmsapi.DisableKeyResponse) error {
 	return s.switchKey(c, &in.KeyId, kmsapi.StateDisabled)
 }
 
+// switchKey decides by the state that the row has inside the transaction.
 func (s *Service) switchKey(c *access.Call, ref *api.KeyRef, to kmsapi.KeyState) error {
 	k, err := s.ownAdmitted(c, ref)
 	if err != nil {

@@ -22,7 +22,9 @@ type list struct {
 }
 
 // page calls each for the rows of the page, in their order, and returns the
-// marker of the next one, "" for the last.
+// marker of the next one, "" for the last. It reads one row more than it shows,
+// so that a page which ends with the list is not truncated. Rows that come or go
+// between two pages are shown or not, each of the others exactly once.
 func (s *Service) page(c *access.Call, l list, each func(r keystore.Reader, e keystore.Entry, last string) error) (next string, err error) {
 	last, err := s.after(c, l.filter, l.marker)
 	if err != nil {
@@ -58,8 +60,11 @@ func (s *Service) page(c *access.Call, l list, each func(r keystore.Reader, e ke
 	return next, err
 }
 
-// ListKeys returns the keys of the caller's account in the order of their ids.
-// (AWS KMS API Reference, ListKeys.)
+// ListKeys returns the keys of the caller's account in the order of their ids,
+// in every state: 1 to 1000 of them, 100 if the caller does not say. (AWS KMS API
+// Reference, ListKeys.)
+//
+// Errors: AccessDenied, InvalidMarker.
 func (s *Service) ListKeys(c *access.Call, in *kmsapi.ListKeysRequest, out *kmsapi.ListKeysResponse) error {
 	if err := c.Admit(access.Any(c)); err != nil {
 		return err
@@ -82,8 +87,11 @@ func (s *Service) ListKeys(c *access.Call, in *kmsapi.ListKeysRequest, out *kmsa
 	return err
 }
 
-// ListAliases returns the aliases of the caller's account, or of one key in it.
-// (AWS KMS API Reference, ListAliases.)
+// ListAliases returns the aliases of the caller's account, or of one key in it:
+// 1 to 100 of them, 50 if the caller does not say. The door is asked for "*", as
+// AWS does, and not for the key. (AWS KMS API Reference, ListAliases.)
+//
+// Errors: AccessDenied, NotFound (the key, also for an alias), InvalidMarker.
 func (s *Service) ListAliases(c *access.Call, in *kmsapi.ListAliasesRequest, out *kmsapi.ListAliasesResponse) error {
 	if err := c.Admit(access.Any(c)); err != nil {
 		return err

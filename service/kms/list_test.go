@@ -160,6 +160,33 @@ func TestMarkers(t *testing.T) {
 	}
 }
 
+// TestAMarkerHasOneSpelling: the bits of base64 that hold nothing are zero.
+func TestAMarkerHasOneSpelling(t *testing.T) {
+	t.Parallel()
+	r := racktest.Start(t)
+	key := r.CreateKey()
+	for _, name := range []string{"alias/aa", "alias/bb"} { // of 2 bytes, which leave 4 bits over
+		createAlias(t, r, name, key)
+	}
+	page := func(marker string) (*kmsapi.ListAliasesResponse, error) {
+		return client.Do(t.Context(), r.Client, kmsapi.ListAliases, &kmsapi.ListAliasesRequest{Limit: 1, Marker: marker})
+	}
+	first, err := page("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second, err := page(first.NextMarker); err != nil || second.Aliases[0].AliasName != "alias/bb" {
+		t.Errorf("the second page is %+v, %v", second, err)
+	}
+	last := len(first.NextMarker) - 1
+	respelled := first.NextMarker[:last] + string(first.NextMarker[last]+1)
+	if a, err := base64.RawURLEncoding.DecodeString(respelled); err != nil || base64.RawURLEncoding.EncodeToString(a) != first.NextMarker {
+		t.Fatalf("%s is not another spelling of %s: %v", respelled, first.NextMarker, err)
+	}
+	_, err = page(respelled)
+	wantKind(t, err, api.KindInvalidMarker)
+}
+
 // TestAMarkerOutlivesItsRow: the page behind a row that was deleted meanwhile.
 func TestAMarkerOutlivesItsRow(t *testing.T) {
 	t.Parallel()
