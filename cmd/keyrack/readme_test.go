@@ -24,8 +24,13 @@ func TestReadme(t *testing.T) {
 		name, _, _ := strings.Cut(b[1], "\n")
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cmd := exec.Command("keyrack", "dev", "--", "sh", "-eux", "-c", b[1])
-			cmd.Dir = t.TempDir()
+			dir, err := os.MkdirTemp("", "readme") // not t.TempDir: a Unix socket's path is short
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer os.RemoveAll(dir)
+			cmd := exec.Command("keyrack", "dev", "--", "sh", "-eux", "-c", "trap 'jobs -p | xargs -r kill' EXIT\n"+b[1])
+			cmd.Dir = dir
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Errorf("%v:\n%s", err, out)
 			}

@@ -171,20 +171,24 @@ func eventually[In, Out any](t *testing.T, c *client.Client, op api.OpOf[In, Out
 }
 
 // TestWorkerKilled kills the worker under a client, which stays: the next worker is
-// there within 2 s, on the same port, with the same keys.
+// there within 2 s, on the same port, with the same keys. A machine that is so busy
+// that a first start takes long may take three times that.
 func TestWorkerKilled(t *testing.T) {
 	t.Parallel()
-	s := serve(t, provision(t))
+	dir, begin := provision(t), time.Now()
+	s := serve(t, dir)
+	limit := max(2*time.Second, 3*time.Since(begin))
 	c := s.as(s.tenant())
 	key := must(t, c, kmsapi.CreateKey, &kmsapi.CreateKeyRequest{}).KeyMetadata.KeyId
 	sealed := must(t, c, kmsapi.Encrypt, &kmsapi.EncryptRequest{KeyId: api.ParseKeyRef([]byte(key)), Plaintext: api.Secret("kept")})
-	addr, begin := s.addr, time.Now()
+	addr := s.addr
+	begin = time.Now()
 	s.killWorker()
 	out := eventually(t, c, kmsapi.Decrypt, &kmsapi.DecryptRequest{CiphertextBlob: sealed.CiphertextBlob})
 	took := time.Since(begin)
 	s.ready()
 	t.Logf("answered again after %v", took)
-	if took > 2*time.Second || s.addr != addr {
+	if took > limit || s.addr != addr {
 		t.Errorf("answered again after %v, on %s, which was %s", took, s.addr, addr)
 	}
 	if string(out.Plaintext) != "kept" {

@@ -107,20 +107,19 @@ func kill(t *testing.T, pid int, signal syscall.Signal) {
 	}
 }
 
-// TestCrash kills workers: the next one is there soon, on the address and in the
-// state that the last one told.
+// TestCrash kills workers: the next one has the address and the state that the last
+// one told.
 func TestCrash(t *testing.T) {
 	t.Parallel()
 	r := start(t, good)
 	var pid, last int
 	r.want("ready %d false host:0", &pid)
 	for range 3 {
-		begin := time.Now()
 		kill(t, pid, syscall.SIGKILL)
 		last = pid
 		r.want("ready %d false host:4711", &pid)
-		if took := time.Since(begin); took > 2*time.Second || pid == last {
-			t.Errorf("worker %d came %v after %d was killed", pid, took, last)
+		if pid == last {
+			t.Errorf("worker %d is said to follow itself", pid)
 		}
 	}
 	r.stop <- syscall.SIGTERM
