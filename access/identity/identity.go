@@ -80,6 +80,14 @@ func (d *Directory) Publish(all []*Principal) {
 	d.snapshot.Store(&index)
 }
 
+// Len returns how many principals there are.
+func (d *Directory) Len() int {
+	if index := d.snapshot.Load(); index != nil {
+		return len(*index)
+	}
+	return 0
+}
+
 // Handle returns a connection's hold on the principal with the key, until a
 // certificate's end; the zero time is no end. The principal need not exist, now
 // or later.

@@ -61,6 +61,7 @@ type GetStatusResponse struct {
 	Generation       int64  `n:"17"` // of the records: one more for every commit
 	Buckets          int64  `n:"18"` // in use, of 65,536
 	Rows             int64  `n:"19"` // sealed records
+	Principals       int64  `n:"20"` // clients that may call
 }
 
 // State is whether the domain key is in memory.

@@ -14,7 +14,7 @@ import (
 // auditTailCommand reads the log through the appliance. audit verify is what
 // proves it; this one trusts the socket.
 var auditTailCommand = command{
-	name: "audit tail", args: "[-n N] [--follow] [--socket PATH]", short: "the newest records of the audit log",
+	name: "audit tail", args: "[-n N] [--follow] [--dir DIR | --socket PATH]", short: "the newest records of the audit log",
 	long: `
 Prints the newest audit records, one a line: position, time, operation, outcome,
 who, from where, on what. Reading the log is itself recorded; --follow leaves those

@@ -77,7 +77,7 @@ var hints = []struct {
 	{is(client.ErrLost), "see keyrack audit tail for whether the call was carried out before calling again"},
 	{dialing(syscall.EACCES), "the socket is for root and for the user that the appliance runs as"},
 	{dialing(syscall.ENOENT), "no appliance made this socket: start one, or set KEYRACK_SOCKET to the path that it uses"},
-	{dialing(syscall.ECONNREFUSED), "no appliance listens there: start one (keyrack dev), or correct KEYRACK_ADDR or KEYRACK_SOCKET"},
+	{dialing(syscall.ECONNREFUSED), "no appliance listens there: start or unlock it, or correct KEYRACK_ADDR or KEYRACK_SOCKET"},
 	{is(io.EOF), "the appliance ended the connection: see whether it is going down, and whether KEYRACK_ADDR is its port"},
 	{is(syscall.ECONNRESET), "the appliance ended the connection: see whether it is going down, and whether KEYRACK_ADDR is its port"},
 	{dialing(nil), "check KEYRACK_ADDR (host:port) and the network between here and the appliance"},

@@ -52,11 +52,18 @@ func provision(t *testing.T) (dir string) {
 	return dir
 }
 
-// serve starts keyrack serve on a folder, and waits until it is ready. It is gone
-// when the test is.
+// serve starts keyrack serve on a folder, and waits until it is ready.
 func serve(t *testing.T, dir string, args ...string) *served {
 	t.Helper()
-	cmd := exec.Command("keyrack", append([]string{"serve", "--dir", dir, "--listen", "127.0.0.1:0"}, args...)...)
+	s := follow(t, exec.Command("keyrack", append([]string{"serve", "--dir", dir, "--listen", "127.0.0.1:0"}, args...)...))
+	s.dir = dir
+	return s
+}
+
+// follow starts a server and reads its log until it is ready. It is gone when the
+// test is.
+func follow(t *testing.T, cmd *exec.Cmd) *served {
+	t.Helper()
 	log, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +71,7 @@ func serve(t *testing.T, dir string, args ...string) *served {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	s := &served{session: &session{cmd, t, bufio.NewScanner(log)}, dir: dir}
+	s := &served{session: &session{cmd, t, bufio.NewScanner(log)}}
 	t.Cleanup(func() {
 		cmd.Process.Kill() // its worker goes with it, and with the worker the log's other end
 		io.Copy(io.Discard, log)

@@ -64,6 +64,7 @@ func recordRows(s *applianceapi.GetStatusResponse) [][2]string {
 	return [][2]string{
 		{"address", s.Address},
 		{"domain key version", version},
+		{"principals", fmt.Sprint(s.Principals)},
 		{"records", fmt.Sprintf("%d in %d buckets, generation %d", s.Rows, s.Buckets, s.Generation)},
 	}
 }

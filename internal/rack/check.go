@@ -17,7 +17,7 @@ func (a *Appliance) records() appliance.Records {
 	s := o.records.State()
 	return appliance.Records{
 		KeyVersion: s.Versions[len(s.Versions)-1], Rotating: a.keyring.Rotating(),
-		Generation: s.Generation, Buckets: s.Buckets, Rows: s.Rows,
+		Generation: s.Generation, Buckets: s.Buckets, Rows: s.Rows, Principals: a.people.Len(),
 	}
 }
 

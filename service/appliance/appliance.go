@@ -52,6 +52,7 @@ type Records struct {
 	Rotating      bool   // some buckets are still wrapped under an earlier one
 	Generation    uint64
 	Buckets, Rows int
+	Principals    int // clients that may call
 }
 
 // Service answers the appliance's operations. Safe for concurrent use.

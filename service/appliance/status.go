@@ -24,6 +24,7 @@ func (s *Service) GetStatus(c *access.Call, _ *applianceapi.GetStatusRequest, ou
 	r := s.Records()
 	out.Address, out.DomainKeyVersion, out.Rotating = s.Address(), int64(r.KeyVersion), r.Rotating
 	out.Generation, out.Buckets, out.Rows = int64(r.Generation), int64(r.Buckets), int64(r.Rows)
+	out.Principals = int64(r.Principals)
 	return nil
 }
 
