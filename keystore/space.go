@@ -10,7 +10,7 @@ type Space uint8
 // Spaces of the raw store, 1 to 15: read before the domain key is there, or sealed by what keeps
 // them.
 const (
-	SpaceBucket    Space = 1 // keystore/sealed: bucket key of one bucket; bucket 2 bytes
+	SpaceBucket    Space = 1 // keystore/sealed: key and index of one bucket; bucket 2 bytes
 	SpaceSlot      Space = 2 // domain: one way to the domain key; slot id
 	SpaceSlotTable Space = 3 // domain: what authenticates all slots; no component
 	SpaceAnchor    Space = 4 // keystore/sealed: state root of one node; node id 16 bytes

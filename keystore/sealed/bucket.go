@@ -55,7 +55,9 @@ func parseBucketName(n keystore.Name) (bucket uint16, ok bool) {
 	return binary.BigEndian.Uint16([]byte(c[0])), true
 }
 
-// newLeaf returns what the hash tree holds of a bucket's stored row, which lists rows records.
+// newLeaf returns what the hash tree holds of a bucket's stored row, which lists rows records: the
+// digest HMAC(state key, bucket 2 ‖ row). It is keyed, so that nothing about an older row of the
+// bucket follows from the tree's nodes.
 func (k *versionKeys) newLeaf(bucket uint16, row []byte, rows int) *node {
 	leaf := &node{rows: rows}
 	leaf.keys[k.slot] = 1
@@ -64,8 +66,9 @@ func (k *versionKeys) newLeaf(bucket uint16, row []byte, rows int) *node {
 	return leaf
 }
 
-// parseLeaf returns what the hash tree holds of a stored row that was read, or what is wrong with
-// its form or its version of the domain key. It opens nothing.
+// parseLeaf returns what the hash tree holds of a stored row that was read, and the keys that the
+// row names, or what is wrong with its form or its version of the domain key. It opens nothing, and
+// what it says of the row is the row's own word until the digest is compared.
 func (k keyset) parseLeaf(bucket uint16, row []byte) (*node, *versionKeys, error) {
 	r, ok := seal.ParseRecord(row)
 	entries := len(row) - seal.RecordOverhead - bucketHead
@@ -79,8 +82,9 @@ func (k keyset) parseLeaf(bucket uint16, row []byte) (*node, *versionKeys, error
 	return version.newLeaf(bucket, row, entries/entrySize), version, nil
 }
 
-// bucket is a bucket row that was opened: number 4 ‖ key 32 ‖ entries in ascending order of hashes.
-// The zero bucket is one that has no row.
+// bucket is a bucket row that was opened: number 4 ‖ key 32 ‖ entries, 48 bytes each, in ascending
+// order of hashes. The zero bucket is one that has no row. All of it is in locked memory: the key
+// for its own sake, the entries since they come out of the same AEAD.
 type bucket struct {
 	mem  *securemem.Buffer // nil without a row
 	used int               // bytes of mem
@@ -91,7 +95,8 @@ type bucket struct {
 	changed bool
 }
 
-// openBucket opens a row whose form was checked, with room for one more entry.
+// openBucket opens a row whose form was checked by parseLeaf, with room for one more entry, which is
+// all that most transactions add. The caller frees the bucket.
 func (k *versionKeys) openBucket(appliance [16]byte, number uint16, row []byte) (*bucket, error) {
 	size := len(row) - seal.RecordOverhead
 	mem, err := securemem.New(size + entrySize)
@@ -155,7 +160,8 @@ func (b *bucket) mark(hash [hashSize]byte) (mark [32]byte, listed bool) {
 	return mark, listed
 }
 
-// create draws the key of a bucket that has none.
+// create draws the key of a bucket that has none. Where an earlier row of the bucket was removed with
+// its last record, its key is gone for ever, and the number begins at 1 again.
 func (b *bucket) create() error {
 	if b.mem != nil {
 		return nil
@@ -170,7 +176,7 @@ func (b *bucket) create() error {
 	return nil
 }
 
-// set lists a record.
+// set lists a record under the hash of its name, in the place of one that is listed already.
 func (b *bucket) set(hash [hashSize]byte, mark [32]byte) error {
 	i, found := b.find(hash)
 	switch {
@@ -187,7 +193,8 @@ func (b *bucket) set(hash [hashSize]byte, mark [32]byte) error {
 	return nil
 }
 
-// insert makes room for an entry before the i-th.
+// insert makes room for an entry before the i-th, in a larger buffer where this one is full: a
+// quarter larger, so that a transaction that fills a bucket copies it a few times only.
 func (b *bucket) insert(i int) error {
 	if b.used == b.mem.Len() {
 		mem, err := securemem.New(b.used + b.used/4 + entrySize)

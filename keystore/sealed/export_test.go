@@ -33,3 +33,18 @@ func (s *Store) HoldsKeys() bool {
 	}
 	return s.names.Bytes() != nil
 }
+
+// Shrink bounds the buckets that a transaction opens by less than what they are bounded by otherwise.
+func (s *Store) Shrink(buckets, bytes int) { s.maxBuckets, s.maxBucketBytes = buckets, bytes }
+
+// Opened returns how many buckets a transaction has opened, and their bytes.
+func Opened(r keystore.Reader) (buckets, bytes int) {
+	o := r.(*reader).opener
+	for _, b := range o.buckets {
+		bytes += b.size()
+	}
+	if bytes != o.bucketBytes {
+		panic("the bytes of opened buckets are not those that are counted")
+	}
+	return len(o.buckets), bytes
+}

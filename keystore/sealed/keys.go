@@ -13,7 +13,8 @@ import (
 // keySize is the length of every key here, in bytes.
 const keySize = 32
 
-// versionKeys are the keys that come from one version of the domain key, in locked memory.
+// versionKeys are the keys that come from one version of the domain key, 32 bytes each, in locked
+// memory. All but users is immutable.
 type versionKeys struct {
 	number   uint32
 	slot     int               // 0 or 1: where the hash tree counts the rows of this version
@@ -61,10 +62,14 @@ func (k *versionKeys) free() {
 }
 
 // keyset is the keys of the versions of the domain key that rows are sealed under: one, or two in
-// ascending order while a rotation is under way. It does not change.
+// ascending order while a rotation is under way. It does not change; each version of the store has
+// the keyset that it was written with, so that a snapshot from before the end of a rotation can be
+// read to its end.
 type keyset []*versionKeys
 
-// newKeyset derives the keys of the versions that keys has.
+// newKeyset derives the keys of the versions that keys has, which is asked once. It returns
+// keystore.ErrLocked when there is none, the error of keys, or securemem's. The caller frees the
+// result unless a ledger comes to hold it.
 func newKeyset(keys Keys, appliance [16]byte) (all keyset, err error) {
 	versions := keys.Versions()
 	if len(versions) == 0 {
@@ -120,7 +125,8 @@ func (k keyset) numbers() []uint32 {
 	return all
 }
 
-// hold counts delta users of the keys, and wipes those that nobody uses any more.
+// hold counts delta users of the keys, and wipes those that nobody uses any more. The caller holds
+// the ledger's mu.
 func (k keyset) hold(delta int) {
 	for _, version := range k {
 		if version.users += delta; version.users == 0 {
@@ -154,7 +160,9 @@ func (k *versionKeys) openNameKey(appliance [16]byte, row []byte) (*securemem.Bu
 	return key, nil
 }
 
-// wrap appends to dst the record of one of this package's own rows, sealed with the wrapping key.
+// wrap appends to dst the record of one of this package's own rows, sealed with the wrapping key: a
+// bucket row, or the name key, whose bucket is 0. The full name is bound too, so neither opens in
+// the other's place.
 func (k *versionKeys) wrap(dst []byte, appliance [16]byte, bucket uint16, n keystore.Name, plaintext []byte) ([]byte, error) {
 	place := seal.Place{Appliance: appliance, Bucket: bucket, Number: k.number}
 	return seal.SealRecord(dst, k.wrapping.Bytes(), place, n.Append(nil), plaintext)

@@ -29,7 +29,8 @@ func anchorName(node [16]byte) keystore.Name {
 	return keystore.MakeName(keystore.SpaceAnchor, string(node[:]))
 }
 
-// version is a state of the whole store: the anchor row that says so, and what that stands for.
+// version is a state of the whole store: the anchor row that says so, and what that stands for. It
+// is immutable. Nothing of it is secret but keys.
 type version struct {
 	anchor anchor
 	tree   *node
@@ -37,7 +38,8 @@ type version struct {
 }
 
 // newVersion returns the version of this generation that consists of tree. Its state root is made
-// with the newest of keys.
+// with the newest of keys, over the appliance's id, the rest of the anchor row and the tree's root:
+// so neither the generation nor, when there is one, the counter of a token can be exchanged.
 func (s *Store) newVersion(generation uint64, tree *node, keys keyset) *version {
 	v := &version{tree: tree, keys: keys}
 	row := append(v.anchor[:0], s.node[:]...)
@@ -74,7 +76,7 @@ func (l *ledger) start(v *version) {
 	l.add(v)
 }
 
-// add makes a version known that an Update is about to write.
+// add makes a version known that an Update has written but not committed.
 func (l *ledger) add(v *version) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -191,7 +193,7 @@ func (l *ledger) lookup(row []byte, floor uint64) (v *version, err error) {
 	return v, nil
 }
 
-// reject says why there is no version for what the row of the anchor holds.
+// reject says why there is no version for what the anchor row holds.
 func (l *ledger) reject(row []byte, floor uint64) error {
 	n := anchorName([16]byte(l.newest.anchor[:]))
 	switch {

@@ -159,6 +159,39 @@ func TestViewThatIsOvertaken(t *testing.T) {
 	}
 }
 
+// TestOlderStateThatIsStillKnown: that one View may still read an older state is no reason for
+// another one, which began later, to believe it.
+func TestOlderStateThatIsStillKnown(t *testing.T) {
+	t.Parallel()
+	d := newDisk()
+	s := create(t, d.store(t))
+	put(t, s, name(1), []byte("old"))
+	older := d.state
+	waiting, release := make(chan struct{}), make(chan struct{})
+	var held atomic.Bool
+	d.snapshot = func() {
+		if held.CompareAndSwap(false, true) {
+			close(waiting)
+			<-release
+		}
+	}
+	var done sync.WaitGroup
+	done.Go(func() { get(s, false, name(1)) })
+	<-waiting
+	for range 3 {
+		put(t, s, name(1), []byte("new"))
+	}
+	d.mu.Lock()
+	d.state = older
+	d.mu.Unlock()
+	for _, update := range []bool{false, true} {
+		value, err := get(s, update, name(1))
+		wantBroken(t, string(value), err, tooOld)
+	}
+	close(release)
+	done.Wait()
+}
+
 // TestViewThatEndsEarly: one that never gets a snapshot is not waited for.
 func TestViewThatEndsEarly(t *testing.T) {
 	t.Parallel()

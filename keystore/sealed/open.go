@@ -87,7 +87,10 @@ func Open(ctx context.Context, below keystore.Store, keys Keys, appliance, node 
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{below: below, appliance: appliance, node: node}
+	s := &Store{
+		below: below, appliance: appliance, node: node, anchor: anchorName(node),
+		maxBuckets: maxBuckets, maxBucketBytes: maxBucketBytes,
+	}
 	if err := below.View(ctx, func(r keystore.Reader) error { return s.load(r, set) }); err != nil {
 		s.names.Free()
 		set.free()
@@ -135,14 +138,15 @@ func (s *Store) loadAnchor(r keystore.Reader) (a anchor, err error) {
 	case err != nil:
 		return a, err
 	case row == nil:
-		return a, broken(anchorName(s.node), "state root is missing")
+		return a, broken(s.anchor, "state root is missing")
 	case len(row) != anchorSize:
-		return a, broken(anchorName(s.node), "state root has not the length of one")
+		return a, broken(s.anchor, "state root has not the length of one")
 	}
 	return anchor(row), nil
 }
 
-// bucketRows calls f for each stored bucket row, in order.
+// bucketRows calls f for each stored bucket row, in order, with its bucket, the row, what the hash
+// tree holds of it, and the keys that it names. The row is valid until f returns.
 func (s *Store) bucketRows(r keystore.Reader, keys keyset, f func(uint16, []byte, *node, *versionKeys) error) error {
 	for e, err := range r.Scan(keystore.Range(keystore.SpaceBucket)) {
 		if err != nil {
@@ -188,9 +192,9 @@ func (s *Store) explain(r keystore.Reader, keys keyset, a anchor) error {
 	what := fmt.Sprintf("state root of generation %d is not that of the bucket rows", a.generation())
 	switch {
 	case len(bad) == 0:
-		return broken(anchorName(s.node), what+": it, or some of them, are of another time")
+		return broken(s.anchor, what+": it, or some of them, are of another time")
 	case more > 0:
 		bad = append(bad, fmt.Sprintf("and %d more", more))
 	}
-	return broken(anchorName(s.node), what+", and these do not open: "+strings.Join(bad, ", "))
+	return broken(s.anchor, what+", and these do not open: "+strings.Join(bad, ", "))
 }

@@ -9,22 +9,26 @@ import (
 	"github.com/keyrack/keyrack/keystore"
 )
 
-// Bounds of one transaction: locked memory is scarce.
+// Bounds of one transaction: locked memory is scarce. Values that were handed out stay until its
+// end, so that too many are an error; buckets can be opened again, so that most are only wiped.
 const (
 	maxValues      = 128               // opened values
 	maxBytes       = keystore.MaxBytes // of them
-	maxBuckets     = 64                // opened buckets that are not written
-	maxBucketBytes = keystore.MaxBytes // of all opened buckets
+	maxBuckets     = 64                // opened buckets, beyond which those that are not dirty are wiped
+	maxBucketBytes = keystore.MaxBytes // of opened buckets, as far; dirty ones beyond are an error
 )
 
-// opener reads for one transaction. It holds opened buckets and values, all in locked memory, and
-// wipes them at its end.
+// opener reads for one transaction, and proves what it reads against one version of the store. It
+// holds opened buckets and values, all in locked memory, and wipes them at its end. It is for the
+// goroutine of that transaction alone.
 type opener struct {
 	store *Store
 	read  func(keystore.Name) ([]byte, error) // a row of the store below
 	at    *version                            // what every row must agree with
 	over  bool
 
+	// buckets are those that are opened, with those that have no row; bucketBytes is the locked
+	// memory they take.
 	buckets     map[uint16]*bucket
 	bucketBytes int
 
@@ -41,7 +45,8 @@ func newOpener(s *Store, read func(keystore.Name) ([]byte, error), at *version) 
 	return &opener{store: s, read: read, at: at, buckets: make(map[uint16]*bucket), values: make(map[keystore.Name]*securemem.Buffer)}
 }
 
-// close wipes everything.
+// close wipes everything, and gives back the version. What was handed out must not be touched any
+// more.
 func (o *opener) close() {
 	o.over = true
 	for _, b := range o.held {
@@ -96,7 +101,8 @@ func contents(b *securemem.Buffer) []byte {
 	return b.Bytes()
 }
 
-// absent proves that there is no row of this name.
+// absent proves that there is no row of this name: its bucket does not list it. Whoever removes a
+// record below must so remove the bucket row, too, and the state root with that.
 func (o *opener) absent(n keystore.Name) error {
 	at := o.store.locate(n)
 	b, err := o.bucket(at.bucket)
@@ -109,8 +115,9 @@ func (o *opener) absent(n keystore.Name) error {
 	return nil
 }
 
-// open returns the value of a record in locked memory that the caller owns, nil for the empty
-// value, when the record is the one that its bucket lists.
+// open returns the value of a record in locked memory that the caller owns and frees, nil for the
+// empty value, when the record is the one that its bucket lists. The AEAD alone would not do: it
+// accepts every record that was ever sealed under this name while the bucket had this key.
 func (o *opener) open(n keystore.Name, record []byte) (*securemem.Buffer, error) {
 	at := o.store.locate(n)
 	b, err := o.bucket(at.bucket)
@@ -148,8 +155,10 @@ func openRecord(key []byte, p seal.Place, n keystore.Name, record []byte) (*secu
 	return value, nil
 }
 
-// bucket returns an opened bucket, which agrees with the hash tree; the zero bucket where it has no
-// row. It is valid until the next call, longer only when it is dirty.
+// bucket returns an opened bucket, once it is proved that its row is the one that the hash tree
+// stands on; or the zero bucket, once it is proved that there should be no row. It is valid until
+// the next call, longer only when it is dirty. It returns [ErrSealBroken] that names the bucket,
+// and the errors of the store below, of makeRoom and of securemem.
 func (o *opener) bucket(number uint16) (*bucket, error) {
 	if b, ok := o.buckets[number]; ok {
 		return b, nil
@@ -176,7 +185,8 @@ func (o *opener) bucket(number uint16) (*bucket, error) {
 	return b, nil
 }
 
-// openBucket opens a row once it is proved to be the one that the hash tree stands on.
+// openBucket proves and opens a row. The digest comes before the key is touched: a row that is not
+// ours to the last bit costs one hash.
 func (o *opener) openBucket(number uint16, row []byte) (*bucket, error) {
 	leaf, version, err := o.at.keys.parseLeaf(number, row)
 	if err != nil {
@@ -189,9 +199,11 @@ func (o *opener) openBucket(number uint16, row []byte) (*bucket, error) {
 	return version.openBucket(o.store.appliance, number, row)
 }
 
-// makeRoom wipes opened buckets that are not needed when there are too many for another one.
+// makeRoom wipes opened buckets when there are too many for another one of this size, in bytes. A
+// dirty one is all that knows of what the transaction has written, and stays: where those alone
+// leave no room the answer is keystore.ErrTooLarge.
 func (o *opener) makeRoom(size int) error {
-	if len(o.buckets) < maxBuckets && o.bucketBytes+size <= maxBucketBytes {
+	if len(o.buckets) < o.store.maxBuckets && o.bucketBytes+size <= o.store.maxBucketBytes {
 		return nil
 	}
 	for number, b := range o.buckets {
@@ -199,7 +211,7 @@ func (o *opener) makeRoom(size int) error {
 			o.evict(number, b)
 		}
 	}
-	if o.bucketBytes+size > maxBucketBytes {
+	if o.bucketBytes+size > o.store.maxBucketBytes {
 		return keystore.ErrTooLarge
 	}
 	return nil

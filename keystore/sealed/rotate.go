@@ -10,7 +10,7 @@ import (
 	"github.com/keyrack/keyrack/keystore"
 )
 
-// Bounds of one Rewrap.
+// Bounds of one Rewrap: other Updates wait for it, and the store below takes 120 rows.
 const (
 	rewrapRows  = 32
 	rewrapBytes = keystore.MaxBytes / 2 // of opened bucket rows
@@ -65,7 +65,9 @@ func (t *tx) resealNameKey(k *versionKeys) error {
 	return t.below.Put(nameKeyName(), row)
 }
 
-// checkNameKey opens the stored name key, which must be under the newest version, and compares it.
+// checkNameKey opens the stored name key, which must be under the newest version, and compares it
+// with the one in use: a rotation must not carry on, or leave behind, a row that the next start
+// cannot open.
 func (o *opener) checkNameKey() error {
 	row, err := o.read(nameKeyName())
 	switch {

@@ -81,8 +81,11 @@ type Store struct {
 	below     keystore.Store
 	appliance [16]byte
 	node      [16]byte
+	anchor    keystore.Name     // of this node's anchor row
 	names     *securemem.Buffer // the name key
 	ledger    ledger
+
+	maxBuckets, maxBucketBytes int // of one transaction; smaller only in tests
 
 	rotation sync.Mutex    // held by Rekey and Retire, which change the set of keys
 	cursor   atomic.Uint32 // the bucket at which Rewrap goes on
@@ -99,7 +102,8 @@ func (s *Store) View(ctx context.Context, f func(keystore.Reader) error) error {
 	return s.view(ctx, func(r *reader) error { return f(r) })
 }
 
-// view runs f over a snapshot whose state root is one that this process knows.
+// view runs f over a snapshot whose state root is one that this process knows, and not older than
+// the newest acknowledged when view was called.
 func (s *Store) view(ctx context.Context, f func(*reader) error) error {
 	floor := s.ledger.announce()
 	waiting := true
@@ -126,7 +130,7 @@ func (s *Store) view(ctx context.Context, f func(*reader) error) error {
 
 // anchorRow returns what the anchor row of this node holds, nil where there is none.
 func (s *Store) anchorRow(get func(keystore.Name) ([]byte, error)) ([]byte, error) {
-	row, err := get(anchorName(s.node))
+	row, err := get(s.anchor)
 	if errors.Is(err, keystore.ErrNotFound) {
 		return nil, nil
 	}
@@ -146,6 +150,9 @@ func (s *Store) UpdateBoth(ctx context.Context, f func(sealed, raw keystore.Tx) 
 }
 
 // update runs f in a transaction and writes what it left changed: bucket rows and the anchor row.
+// The version that comes of it is known from the end of f's last run on, since the next transaction
+// of the batch builds on it; it becomes the newest one when below says that it is durable, and is
+// forgotten when it does not, also by a panic.
 func (s *Store) update(ctx context.Context, f func(*tx) error) (keystore.Revision, error) {
 	var made *version // by the last run of the function, nil when it changed nothing
 	defer func() { s.ledger.drop(made) }()

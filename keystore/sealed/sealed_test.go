@@ -466,12 +466,17 @@ func TestOpenedValuesAreBounded(t *testing.T) {
 // end.
 func TestNothingStaysOpen(t *testing.T) {
 	t.Parallel()
-	s := create(t, keystore.NewMemory())
+	below := keystore.NewMemory()
+	s := create(t, below)
 	put(t, s, name(1), make([]byte, keystore.MaxValue))
+	put(t, s, name(3), make([]byte, keystore.MaxValue-100))
+	bad := rows(t, below)[name(3)]
+	bad[1000] ^= 1
+	put(t, below, name(3), bad)
 	failure := errors.New("on purpose")
 	for i := range 600 {
 		var err error
-		switch i % 4 {
+		switch i % 5 {
 		case 0:
 			_, err = get(s, false, name(1))
 		case 1:
@@ -488,6 +493,10 @@ func TestNothingStaysOpen(t *testing.T) {
 			})
 		case 3:
 			err = fmt.Errorf("%v, %w", panicked(s), failure)
+		case 4:
+			if _, err = get(s, false, name(3)); errors.Is(err, sealed.ErrSealBroken) {
+				err = failure
+			}
 		}
 		if err != nil && !errors.Is(err, failure) {
 			t.Fatalf("transaction %d: %v", i, err)

@@ -90,8 +90,8 @@ type change struct {
 	leaf   *node
 }
 
-// with returns the tree with these changes, in ascending order of buckets and one a bucket. n is
-// the root.
+// with returns the tree with these changes, in ascending order of buckets and one a bucket, each
+// node of it hashed once. n is the root, and stays as it is.
 func (n *node) with(changes []change) *node { return n.replace(changes, topShift) }
 
 // replace returns n, a node of the level with this shift, with changes that all lie below it.

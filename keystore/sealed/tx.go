@@ -10,7 +10,8 @@ import (
 )
 
 // tx is the Tx of an Update. It keeps the count of rows that its caller may touch: below, each
-// comes with that of its bucket, and all with the anchor row.
+// comes with that of its bucket, and all with the anchor row, so 40 rows are at most 81 there. What
+// it writes goes below at once, but for the buckets: those are written once, by finish.
 type tx struct {
 	*opener
 	below keystore.Tx
@@ -46,7 +47,8 @@ func (t *tx) Put(n keystore.Name, value []byte) error {
 	return nil
 }
 
-// put seals a row and lists its record in the bucket.
+// put seals a row and lists its record in the bucket. What stood there before does not matter: a
+// row that is broken can be written anew.
 func (t *tx) put(n keystore.Name, value []byte) error {
 	at := t.store.locate(n)
 	b, err := t.writable(at.bucket)
@@ -67,7 +69,7 @@ func (t *tx) put(n keystore.Name, value []byte) error {
 	return t.below.Put(n, record)
 }
 
-// writable returns a bucket that has a key.
+// writable returns a bucket that has a key, a new one where the bucket had no row.
 func (t *tx) writable(number uint16) (*bucket, error) {
 	b, err := t.bucket(number)
 	if err != nil {
@@ -127,7 +129,7 @@ func (t *tx) finish() (*version, error) {
 		return nil, err
 	}
 	next := t.store.newVersion(t.at.anchor.generation()+1, t.at.tree.with(changes), t.keys)
-	if err := t.below.Put(anchorName(t.store.node), next.anchor[:]); err != nil {
+	if err := t.below.Put(t.store.anchor, next.anchor[:]); err != nil {
 		return nil, err
 	}
 	t.store.ledger.add(next)
