@@ -63,3 +63,15 @@ func TestTheCacheRefusesOldRows(t *testing.T) {
 		t.Error("a closed cache keeps rows")
 	}
 }
+
+// TestTheSmallestCache: where hardly any memory may be locked, each part still
+// keeps one.
+func TestTheSmallestCache(t *testing.T) {
+	t.Parallel()
+	c := kms.NewAliases(1)
+	for i := range 100 {
+		if c.Put(fmt.Sprint(i), 1); !c.Has(fmt.Sprint(i)) {
+			t.Fatalf("number %d is not kept", i)
+		}
+	}
+}
