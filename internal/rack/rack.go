@@ -89,9 +89,9 @@ type Appliance struct {
 	ended    chan struct{} // closed when the operator has locked the appliance
 	ending   sync.Once
 
-	// life is held while the appliance unlocks and when it begins to close, so that what was
-	// started is stopped. It guards what follows once Start has returned. Close runs drain,
-	// then undo, each from its end: first nobody asks any more, then what answered goes.
+	// life is held while the appliance starts or unlocks and when it begins to close, so that what
+	// was started is stopped. It guards what follows. Close runs drain, then undo, each from its
+	// end: first nobody asks any more, then what answered goes.
 	life    sync.Mutex
 	closing bool
 	drain   stops
@@ -107,7 +107,22 @@ type Appliance struct {
 func Start(ctx context.Context, cfg Config) (*Appliance, error) {
 	a := &Appliance{cfg: cfg.withDefaults(), people: new(identity.Directory), ended: make(chan struct{})}
 	a.ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	steps := []step{
+	err := a.begin(ctx)
+	if err == nil && !cfg.Locked {
+		err = run(ctx, []step{{"unlock", a.Unlock}})
+	}
+	if err != nil {
+		return nil, errors.Join(err, a.Close(ctx))
+	}
+	return a, nil
+}
+
+// begin brings up what needs no domain key. The operator may be answered, and ask for more,
+// before it returns.
+func (a *Appliance) begin(ctx context.Context) error {
+	a.life.Lock()
+	defer a.life.Unlock()
+	return run(ctx, []step{
 		{"protect memory", a.protectMemory},
 		{"take the data folder", a.takeFolder},
 		{"open the store", a.openStore},
@@ -115,14 +130,7 @@ func Start(ctx context.Context, cfg Config) (*Appliance, error) {
 		{"find the domain key", a.findDomain},
 		{"open the audit log", a.openLog},
 		{"answer the operator", a.answerOperator},
-	}
-	if !cfg.Locked {
-		steps = append(steps, step{"unlock", a.Unlock})
-	}
-	if err := run(ctx, steps); err != nil {
-		return nil, errors.Join(err, a.Close(ctx))
-	}
-	return a, nil
+	})
 }
 
 // step is a part of starting.
