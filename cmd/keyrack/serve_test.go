@@ -184,7 +184,7 @@ func TestWorkerKilled(t *testing.T) {
 	t.Parallel()
 	dir, begin := provision(t), time.Now()
 	s := serve(t, dir)
-	limit := max(2*time.Second, 3*time.Since(begin))
+	limit := max(2*time.Second, 10*time.Since(begin)) // 2 s, unless the machine is at other things, too
 	c := s.as(s.tenant())
 	key := must(t, c, kmsapi.CreateKey, &kmsapi.CreateKeyRequest{}).KeyMetadata.KeyId
 	sealed := must(t, c, kmsapi.Encrypt, &kmsapi.EncryptRequest{KeyId: api.ParseKeyRef([]byte(key)), Plaintext: api.Secret("kept")})
