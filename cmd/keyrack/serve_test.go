@@ -179,7 +179,7 @@ func eventually[In, Out any](t *testing.T, c *client.Client, op api.OpOf[In, Out
 
 // TestWorkerKilled kills the worker under a client, which stays: the next worker is
 // there within 2 s, on the same port, with the same keys. A machine that is so busy
-// that a first start takes long may take three times that.
+// that a first start takes long may take ten times that.
 func TestWorkerKilled(t *testing.T) {
 	t.Parallel()
 	dir, begin := provision(t), time.Now()

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -49,8 +50,9 @@ func runWorker(cfg rack.Config, parent *supervise.Parent) error {
 	signal.Ignore(syscall.SIGINT, syscall.SIGXFSZ) // a Ctrl-C is the parent's; a file that must not grow is an error like others
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	go func() { <-parent.Gone(); stop() }()
+	var begun atomic.Bool
 	cfg.OnState = func(a *rack.Appliance, s applianceapi.State) {
-		if s == applianceapi.Unlocked {
+		if !begun.Swap(true) || s == applianceapi.Unlocked { // one that is locked later only ends
 			ready(cfg.Logger, a, s)
 		}
 		tell(cfg.Logger, parent, a, s)
@@ -61,10 +63,6 @@ func runWorker(cfg rack.Config, parent *supervise.Parent) error {
 		return nil
 	case err != nil:
 		return err
-	}
-	if cfg.Locked {
-		ready(cfg.Logger, a, applianceapi.Locked)
-		tell(cfg.Logger, parent, a, applianceapi.Locked)
 	}
 	select {
 	case <-a.Ended():

@@ -56,8 +56,8 @@ type Config struct {
 	// Locked starts without the domain key: only the operator is answered, over
 	// the Unix socket, until [Appliance.Unlock].
 	Locked bool
-	// OnState is told that the appliance has begun to serve, or that the operator has locked
-	// it, before the operator is; nil = nobody. It must not call the appliance's Unlock or Close.
+	// OnState is told that the appliance has begun, locked, or to serve, or that the operator has
+	// locked it, before the operator is; nil = nobody. It must not call the appliance's Unlock or Close.
 	OnState func(*Appliance, applianceapi.State)
 	// AllowUnlockedMemory goes on where the kernel refuses to lock memory;
 	// status says so. For development.
@@ -122,7 +122,7 @@ func Start(ctx context.Context, cfg Config) (*Appliance, error) {
 func (a *Appliance) begin(ctx context.Context) error {
 	a.life.Lock()
 	defer a.life.Unlock()
-	return run(ctx, []step{
+	err := run(ctx, []step{
 		{"protect memory", a.protectMemory},
 		{"take the data folder", a.takeFolder},
 		{"open the store", a.openStore},
@@ -131,6 +131,10 @@ func (a *Appliance) begin(ctx context.Context) error {
 		{"open the audit log", a.openLog},
 		{"answer the operator", a.answerOperator},
 	})
+	if err == nil && a.cfg.Locked {
+		a.cfg.OnState(a, applianceapi.Locked)
+	}
+	return err
 }
 
 // step is a part of starting.
