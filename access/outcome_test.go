@@ -35,8 +35,8 @@ func TestWhatTheStoreSays(t *testing.T) {
 		"locked":  {keystore.ErrLocked, api.KindUnavailable, "locked", "keyrack unlock", false, false},
 		"damaged": {keystore.ErrDamaged, api.KindInternal, "store-damaged", "keyrack check", true, true},
 		"full":    {fmt.Errorf("%w: %w", keystore.ErrFull, syscall.ENOSPC), api.KindUnavailable, "store", "make room", true, false},
-		"of a kind": {fmt.Errorf("%w", &api.Error{Kind: api.KindKeyUnavailable, Reason: "token", Message: "the token is gone", Err: keystore.ErrFull}),
-			api.KindKeyUnavailable, "token", "gone", true, false},
+		"of a kind": {fmt.Errorf("%w", &api.Error{Kind: api.KindKeyUnavailable, Message: "the token is gone", Err: keystore.ErrFull}),
+			api.KindKeyUnavailable, "", "gone", true, false},
 		"something else": {errors.New("it broke"), api.KindInternal, "", "log says why", true, false},
 	} {
 		t.Run(name, func(t *testing.T) {
