@@ -185,7 +185,10 @@ func TestRowsThatCannotBeRead(t *testing.T) {
 			put(t, store, client(1), "\xa3\x00\x01\x01\x6c000000000042\x02\x63two")
 		},
 		"principal with another key": func(t *testing.T, store keystore.Store) {
-			put(t, store, principal("one"), "\xa4\x00\x01\x01\x01\x02\x01\x03\x58\x20"+strings.Repeat("\x07", 32))
+			put(t, store, principal("one"), "\xa4\x00\x01\x01\x01\x02\x01\x03\x58\x20"+"\x07"+strings.Repeat("\x00", 31))
+		},
+		"principal of a later version": func(t *testing.T, store keystore.Store) {
+			put(t, store, principal("one"), "\xa4\x00\x02\x01\x01\x02\x01\x03\x58\x20\x01"+strings.Repeat("\x00", 31))
 		},
 		"principal of another type": func(t *testing.T, store keystore.Store) {
 			put(t, store, principal("one"), "\xa4\x00\x01\x01\x02\x02\x01\x03\x58\x20\x01"+strings.Repeat("\x00", 31))
@@ -201,10 +204,10 @@ func TestRowsThatCannotBeRead(t *testing.T) {
 			n := mustOpen(t, store)
 			problems(t, n, 0)
 			spoil(t, store)
-			n.expect(t, "while it runs", map[byte]bool{1: false, 2: true})
+			n.expect(t, "while it runs", map[byte]bool{1: false, 2: true, 7: false})
 			problems(t, n, 1)
 			n = mustOpen(t, store)
-			n.expect(t, "at the start", map[byte]bool{1: false, 2: true})
+			n.expect(t, "at the start", map[byte]bool{1: false, 2: true, 7: false})
 			problems(t, n, 1)
 			if len(n.Warnings()) == 0 {
 				t.Error("nobody is warned")
