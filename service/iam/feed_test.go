@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -230,6 +231,48 @@ func problems(tb testing.TB, n *node, atLeast int) {
 	found, err := n.Check(tb.Context(), func(d, t int) { done, total = d, t })
 	if err != nil || len(found) < atLeast || atLeast == 0 && len(found) > 0 || done != total || done == 0 {
 		tb.Errorf("check: %q, %v, %d of %d; want %d problems", found, err, done, total, atLeast)
+	}
+}
+
+// TestCheckMissesNoRow takes rows away, or adds some that belong to nobody.
+func TestCheckMissesNoRow(t *testing.T) {
+	t.Parallel()
+	one := key(1)
+	principal := keystore.MakeName(keystore.SpacePrincipal, tenant.String(), "one")
+	client := keystore.MakeName(keystore.SpaceClient, string(one[:]))
+	owner := keystore.MakeName(keystore.SpaceNameOwner, "one")
+	for name, c := range map[string]struct {
+		spoil func(t *testing.T, store keystore.Store)
+		want  []string
+	}{
+		"no principal": {func(t *testing.T, store keystore.Store) { drop(t, store, principal) }, []string{client.String() + ": no principal", owner.String() + ": there is no"}},
+		"no client":    {func(t *testing.T, store keystore.Store) { drop(t, store, client) }, []string{principal.String() + ": its other rows"}},
+		"no owner":     {func(t *testing.T, store keystore.Store) { drop(t, store, owner) }, []string{principal.String() + ": its other rows"}},
+		"a client more": {func(t *testing.T, store keystore.Store) {
+			put(t, store, keystore.MakeName(keystore.SpaceClient, strings.Repeat("k", 32)), "\xa3\x00\x01\x01\x6c000000000042\x02\x63one")
+		}, []string{"client/" + strings.Repeat("k", 32) + ": no principal"}},
+		"an owner more": {func(t *testing.T, store keystore.Store) {
+			put(t, store, keystore.MakeName(keystore.SpaceNameOwner, "two"), "\xa2\x00\x01\x01\x6c000000000042")
+		}, []string{"name-owner/two: there is no"}},
+		"another owner": {func(t *testing.T, store keystore.Store) {
+			put(t, store, owner, "\xa2\x00\x01\x01\x6c000000000043")
+		}, []string{principal.String() + ": its other rows", owner.String() + ": there is no"}},
+		"no name": {func(t *testing.T, store keystore.Store) {
+			put(t, store, keystore.MakeName(keystore.SpaceNameOwner), "\xa2\x00\x01\x01\x6c000000000042")
+			put(t, store, keystore.MakeName(keystore.SpaceClient), "")
+			put(t, store, keystore.MakeName(keystore.SpacePrincipal), "")
+		}, []string{"client: ", "name-owner: ", "principal: "}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			store := keystore.NewMemory()
+			write(t, store, "one", 1)
+			c.spoil(t, store)
+			found, err := mustOpen(t, store).Check(t.Context(), func(int, int) {})
+			if err != nil || !slices.EqualFunc(slices.Sorted(slices.Values(found)), slices.Sorted(slices.Values(c.want)), strings.HasPrefix) {
+				t.Errorf("found %q, %v, want %q", found, err, c.want)
+			}
+		})
 	}
 }
 
