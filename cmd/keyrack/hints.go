@@ -58,8 +58,6 @@ var reasonHints = map[string]string{
 	"rotating":      "keyrack status says whether records are still being wrapped anew: rotate when that is over",
 	"slot":          "give keyrack serve the token that keyrack init was given: this one is another",
 	"token":         "see that the token is there and works, then start the appliance anew",
-	"damaged":       "keep a copy of the data folder as evidence, and restore it from a backup",
-	"space":         "make room on the disk of the data folder",
 	"principal":     "keyrack principal list shows who is registered",
 	"store":         "make room on the disk of the appliance's store; reads go on meanwhile",
 	"store-damaged": "run keyrack check on the appliance, and keep a copy of its data folder before anything in it is changed",

@@ -23,16 +23,9 @@ key, since when. It asks over the local Unix socket.`,
 
 // principalListFlags declares the flags and acts.
 func principalListFlags(fs *flag.FlagSet) action {
-	socket := socketFlag(fs)
-	format := outputFlag(fs)
-	return noWords(fs, func(sh *shell) error {
-		c, err := sh.local(*socket)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
+	return operatorFlags(fs, func(sh *shell, c *client.Client, format *format) error {
 		var all applianceapi.ListPrincipalsResponse
-		err = eachPrincipal(c, func(p applianceapi.Principal) error { all.Principals = append(all.Principals, p); return nil })
+		err := eachPrincipal(c, func(p applianceapi.Principal) error { all.Principals = append(all.Principals, p); return nil })
 		if err != nil {
 			return err
 		}
@@ -98,8 +91,7 @@ var principalRemoveCommand = command{
 	name: "principal remove", args: "NAME [--dir DIR | --socket PATH] [--output FORMAT]", short: "take from a client the right to call",
 	long: `
 Removes a client. When the command returns, the next request of each of its open
-connections is refused. What it has encrypted stays its account's. It asks over
-the local Unix socket.`,
+connections is refused. What it has encrypted stays its account's.` + operatorLong,
 	flags: principalRemoveFlags,
 }
 

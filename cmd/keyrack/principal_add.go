@@ -17,16 +17,16 @@ import (
 
 // principalAddCommand is keyrack:AddPrincipal, and makes the client's key first.
 var principalAddCommand = command{
-	name: "principal add", args: "NAME (--out DIR | --key-hash HASH) [--account ID] [--dir DIR | --socket PATH] [--output FORMAT]",
+	name: "principal add", args: "NAME (--out FOLDER | --key-hash HASH) [--account ID] [--dir DIR | --socket PATH] [--output FORMAT]",
 	short: "register a client's key as the root of an account",
 	long: `
-With --out it makes a key and a certificate, NAME.key and NAME.pem in DIR, and
+With --out it makes a key and a certificate, NAME.key and NAME.pem in FOLDER, and
 registers the key's hash: the key itself goes nowhere. With --key-hash it registers
 a key that was made elsewhere: the SHA-256 of its DER SubjectPublicKeyInfo.
 
 Prints the environment of the client, to be pasted into a shell. Files that are
 there are never overwritten; those it made are removed if the client cannot be
-registered. It asks over the local Unix socket.`,
+registered.` + operatorLong,
 	flags: principalAddFlags,
 }
 
@@ -42,7 +42,7 @@ type newPrincipal struct {
 func principalAddFlags(fs *flag.FlagSet) action {
 	n := &newPrincipal{}
 	fs.StringVar(&n.account, "account", "", "make it the root of the account `ID`, 12 digits; the appliance's only account if not given")
-	fs.StringVar(&n.out, "out", "", "make the client's key and certificate in `DIR`, which is made if need be")
+	fs.StringVar(&n.out, "out", "", "make the client's key and certificate in `FOLDER`, which is made if need be")
 	fs.StringVar(&n.keyHash, "key-hash", "", "register the key with the `HASH` sha256:<64 hex digits>")
 	socket := socketFlag(fs)
 	format := outputFlag(fs)

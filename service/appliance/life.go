@@ -155,9 +155,9 @@ func told(what string, err error) error {
 	case errors.Is(err, hsm.ErrClosed), errors.Is(err, hsm.ErrBlob):
 		e.Kind, e.Reason = api.KindKeyUnavailable, "token"
 	case errors.Is(err, keystore.ErrDamaged):
-		e.Reason = "damaged"
+		e.Reason = "store-damaged"
 	case errors.Is(err, keystore.ErrFull):
-		e.Reason = "space"
+		e.Reason = "store"
 	}
 	return e
 }
