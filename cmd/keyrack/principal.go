@@ -14,10 +14,10 @@ import (
 
 // principalListCommand is keyrack:ListPrincipals.
 var principalListCommand = command{
-	name: "principal list", args: "[--dir DIR | --socket PATH] [--output FORMAT]", short: "who may call",
+	name: "principal list", args: operatorArgs, short: "who may call",
 	long: `
 Prints the clients that may call, one a line: name, account, hash of the client's
-key, since when. It asks over the local Unix socket.`,
+key, since when.` + operatorLong,
 	flags: principalListFlags,
 }
 
@@ -88,7 +88,7 @@ func onlyAccount(c *client.Client) (account string, err error) {
 
 // principalRemoveCommand is keyrack:RemovePrincipal.
 var principalRemoveCommand = command{
-	name: "principal remove", args: "NAME [--dir DIR | --socket PATH] [--output FORMAT]", short: "take from a client the right to call",
+	name: "principal remove", args: "NAME " + operatorArgs, short: "take from a client the right to call",
 	long: `
 Removes a client. When the command returns, the next request of each of its open
 connections is refused. What it has encrypted stays its account's.` + operatorLong,

@@ -17,7 +17,7 @@ import (
 
 // principalAddCommand is keyrack:AddPrincipal, and makes the client's key first.
 var principalAddCommand = command{
-	name: "principal add", args: "NAME (--out FOLDER | --key-hash HASH) [--account ID] [--dir DIR | --socket PATH] [--output FORMAT]",
+	name: "principal add", args: "NAME (--out FOLDER | --key-hash HASH) [--account ID] " + operatorArgs,
 	short: "register a client's key as the root of an account",
 	long: `
 With --out it makes a key and a certificate, NAME.key and NAME.pem in FOLDER, and
