@@ -86,6 +86,8 @@ type Appliance struct {
 	server   *server.Server
 	local    net.Listener
 	wg       sync.WaitGroup
+	stopping context.Context // ends when Close begins: an Unlock under way gives up
+	stop     context.CancelFunc
 	ended    chan struct{} // closed when the operator has locked the appliance
 	ending   sync.Once
 
@@ -107,6 +109,7 @@ type Appliance struct {
 func Start(ctx context.Context, cfg Config) (*Appliance, error) {
 	a := &Appliance{cfg: cfg.withDefaults(), people: new(identity.Directory), ended: make(chan struct{})}
 	a.ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	a.stopping, a.stop = context.WithCancel(a.ctx)
 	err := a.begin(ctx)
 	if err == nil && !cfg.Locked {
 		err = run(ctx, []step{{"unlock", a.Unlock}})
@@ -201,6 +204,7 @@ func (a *Appliance) onClose(f func(context.Context) error) { a.undo = append(a.u
 // Close stops the appliance: connections answer what they have read, the log
 // is committed and signed, keys leave memory. When ctx ends, connections are cut.
 func (a *Appliance) Close(ctx context.Context) error {
+	a.stop()
 	a.life.Lock()
 	drain, undo := a.drain, a.undo
 	a.drain, a.undo, a.closing = nil, nil, true

@@ -41,9 +41,13 @@ func (a *Appliance) Unlock(ctx context.Context) error {
 	case a.open.Load() != nil:
 		return nil
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(a.stopping, cancel)()
 	drain, undo := len(a.drain), len(a.undo)
 	err := a.unlock(ctx)
 	if err != nil {
+		ctx = context.WithoutCancel(ctx)
 		err = errors.Join(err, a.drain.run(ctx, drain), a.undo.run(ctx, undo))
 		a.keyring.Lock()
 		return errors.Join(err, a.server.Publish(a.self.LockedRoutes(a.gate)))
