@@ -47,8 +47,9 @@ func parseOutbox(n keystore.Name, value []byte) (at audit.Position, encoded []by
 	return at, encoded, rec, err
 }
 
-// outbox lists rows that can be dropped once the log is durable past them. Rows
-// whose record the log has refused, because it was full, wait for it here.
+// outbox lists rows that can be dropped once a power cut cannot take their
+// records. Rows whose record the log has refused, because it was full, wait for it
+// here.
 type outbox struct {
 	mu   sync.Mutex
 	rows []outboxRow // guarded by mu; positions ascend but for races between sessions
@@ -58,7 +59,7 @@ type outboxRow struct {
 	store  keystore.Store
 	event  api.EventID
 	record []byte         // as it stands in the row
-	at     audit.Position // durable when the log is past it
+	at     audit.Position // reached with the record
 }
 
 // unlogged is the position of a row whose record the log has not taken.
@@ -74,14 +75,14 @@ func (o *outbox) add(rows []outboxRow, at audit.Position) {
 }
 
 // take removes and returns the rows that the log has made needless.
-func (o *outbox) take(durable audit.Position) (done []outboxRow) {
+func (o *outbox) take(synced audit.Position) (done []outboxRow) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.rows = slices.DeleteFunc(o.rows, func(r outboxRow) bool {
-		if r.at <= durable {
+		if r.at <= synced {
 			done = append(done, r)
 		}
-		return r.at <= durable
+		return r.at <= synced
 	})
 	return done
 }
@@ -114,10 +115,10 @@ func (g *Gate) logOutbox(ctx context.Context) {
 	}
 }
 
-// dropOutbox deletes rows whose records are durable, a few in a transaction.
+// dropOutbox deletes rows whose records are synced, a few in a transaction.
 // A row that cannot be deleted now is tried again in the next round.
 func (g *Gate) dropOutbox(ctx context.Context) {
-	for rows := range slices.Chunk(g.outbox.take(g.Log.Durable()), dropAtOnce) {
+	for rows := range slices.Chunk(g.outbox.take(g.Log.Synced()), dropAtOnce) {
 		byStore := map[keystore.Store][]outboxRow{}
 		for _, r := range rows {
 			byStore[r.store] = append(byStore[r.store], r)

@@ -5,9 +5,11 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/audit"
@@ -23,7 +25,7 @@ const (
 
 // Recover gives the log the records of changes that an earlier process made and
 // did not live to record, in the order in which they were made, and drops all
-// outbox rows once their records are durable. It returns how many records the log
+// outbox rows once their records are synced. It returns how many records the log
 // lacked. Call it with the store that [Call.Update] writes to, before any call is
 // served.
 //
@@ -35,10 +37,7 @@ const (
 func (g *Gate) Recover(ctx context.Context, store keystore.Store) (appended int, err error) {
 	for more := true; more && err == nil; {
 		r := recovery{Gate: g, store: store}
-		if more, err = r.round(ctx); err == nil && len(r.rows) > 0 {
-			g.Logger.LogAttrs(ctx, slog.LevelInfo, "the audit log has what an earlier run changed",
-				slog.Int("changes", len(r.rows)), slog.Int("recovered", r.appended))
-		}
+		more, err = r.round(ctx)
 		appended += r.appended
 	}
 	if err != nil {
@@ -167,7 +166,7 @@ func (r *recovery) find(ctx context.Context, end audit.Position) error {
 	})
 }
 
-// append appends what the log lacks and waits until it is durable.
+// append appends what the log lacks and waits until no power cut can take it.
 func (r *recovery) append(ctx context.Context, at audit.Position) error {
 	lacking := slices.DeleteFunc(slices.Clone(r.rows), func(o owed) bool { return o.found })
 	for some := range slices.Chunk(lacking, readAtOnce) {
@@ -183,7 +182,27 @@ func (r *recovery) append(ctx context.Context, at audit.Position) error {
 		}
 		r.appended += len(some)
 	}
-	return r.Log.Wait(ctx, at)
+	if err := r.Log.Wait(ctx, at); err != nil {
+		return err
+	}
+	return r.synced(ctx, at)
+}
+
+// synced waits for a checkpoint where being durable is not enough.
+func (r *recovery) synced(ctx context.Context, at audit.Position) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for r.Log.Synced() < at {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if s := r.Log.State(); s.CheckpointErr != nil || s.Dead != nil {
+			return errors.Join(s.CheckpointErr, s.Dead)
+		}
+	}
+	return nil
 }
 
 // trail reads the records of some rows.

@@ -29,6 +29,7 @@ type machine struct {
 	disk  *platter
 	store keystore.Store
 	lost  bool // with a process goes what it did not sync
+	keeps audit.Durability
 }
 
 func newMachine(tb testing.TB) *machine {
@@ -42,7 +43,9 @@ const forEver = 1 << 60
 func (m *machine) run(life int, f func(r *rig, store keystore.Store) error) (whole bool) {
 	m.tb.Helper()
 	p := &power{left: life}
-	r, err := openRig(m.tb, m.key, func(c *audit.Config) { c.Files, c.SegmentBytes = spun{m.disk, p}, 16<<10 })
+	r, err := openRig(m.tb, m.key, func(c *audit.Config) {
+		c.Files, c.SegmentBytes, c.Durability, c.CheckpointEvery = spun{m.disk, p}, 16<<10, m.keeps, time.Millisecond
+	})
 	if err == nil {
 		err = f(r, mortalStore{m.store, p})
 	}
@@ -175,14 +178,14 @@ func manyNames(n int) (names []string) {
 func TestEveryChangeHasOneRecord(t *testing.T) {
 	t.Parallel()
 	names := manyNames(7)
-	for _, lost := range []bool{false, true} {
-		t.Run(fmt.Sprintf("lost=%t", lost), func(t *testing.T) {
+	for _, way := range []machine{{}, {lost: true}, {keeps: audit.Written}, {keeps: audit.Written, lost: true}} {
+		t.Run(fmt.Sprintf("%v lost=%t", way.keeps, way.lost), func(t *testing.T) {
 			t.Parallel()
 			rnd := rand.New(rand.NewPCG(1, 2))
 			killed, half, whole := 0, 0, false
 			for life := 1; !whole; life++ {
 				m := newMachine(t)
-				m.lost = lost
+				m.lost, m.keeps = way.lost, way.keeps
 				whole = m.run(life, func(r *rig, store keystore.Store) error { return changeAll(r, store, names) })
 				if outbox, _ := m.rows(); len(outbox) > 0 {
 					half++
@@ -204,7 +207,7 @@ func changeAll(r *rig, store keystore.Store, names []string) error {
 		if err := r.change(store, name); err != nil {
 			return err
 		}
-		if i == 2 {
+		if i == 2 { // and perhaps a checkpoint has come
 			access.Keep(r.tb.Context(), r.Gate, false)
 		}
 	}

@@ -184,6 +184,16 @@ func (l *Log) commitInline() bool {
 // Durable returns how many records are durable. It is one atomic load.
 func (l *Log) Durable() Position { return Position(l.durable.Load()) }
 
+// Synced returns how many records a power cut leaves: those that are durable, with durability
+// [Written] those that the newest checkpoint covers.
+func (l *Log) Synced() Position {
+	if l.cfg.Durability == Synced {
+		return l.Durable()
+	}
+	last, _ := l.notes.state()
+	return last.Size
+}
+
 // Wait returns nil once p is durable. It returns the context's error, or one that wraps
 // [ErrDead] or is [ErrClosed] if p cannot be reached any more in this process: the next start may
 // or may not find the records, and nothing may be answered that rests on them. It does not

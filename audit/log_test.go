@@ -284,3 +284,24 @@ func TestDamageText(t *testing.T) {
 		}
 	}
 }
+
+// TestSynced says what a power cut leaves, in either durability.
+func TestSynced(t *testing.T) {
+	t.Parallel()
+	for _, durability := range []audit.Durability{audit.Synced, audit.Written} {
+		c := tiny(newDisk())
+		c.Durability = durability
+		l := open(t, c)
+		mustAdd(t, l, 0, 5)
+		if want := audit.Position(5); durability == audit.Synced && l.Synced() != want {
+			t.Errorf("%v: %d records, want %d", durability, l.Synced(), want)
+		}
+		if durability == audit.Written && l.Synced() != 0 {
+			t.Errorf("%v: %d records without a checkpoint", durability, l.Synced())
+		}
+		if err := l.SignCheckpoint(); err != nil || l.Synced() != 5 {
+			t.Errorf("%v: %d records at a checkpoint, %v", durability, l.Synced(), err)
+		}
+		closeLog(t, l)
+	}
+}
