@@ -76,6 +76,10 @@ func (s *Store) Check(ctx context.Context, progress func(done, total int)) (Repo
 	if progress == nil {
 		progress = func(int, int) {}
 	}
+	if err := s.running.enter(); err != nil {
+		return Report{}, err
+	}
+	defer s.running.leave()
 	var report Report
 	check := func(r *reader) error {
 		c := &checker{reader: r, report: report, progress: progress, listed: make(map[uint16]int)}

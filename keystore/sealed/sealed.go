@@ -84,6 +84,7 @@ type Store struct {
 	anchor    keystore.Name     // of this node's anchor row
 	names     *securemem.Buffer // the name key
 	ledger    ledger
+	running   running
 
 	maxBuckets, maxBucketBytes int // of one transaction; smaller only in tests
 
@@ -105,6 +106,10 @@ func (s *Store) View(ctx context.Context, f func(keystore.Reader) error) error {
 // view runs f over a snapshot whose state root is one that this process knows, and not older than
 // the newest acknowledged when view was called.
 func (s *Store) view(ctx context.Context, f func(*reader) error) error {
+	if err := s.running.enter(); err != nil {
+		return err
+	}
+	defer s.running.leave()
 	floor := s.ledger.announce()
 	waiting := true
 	defer func() {
@@ -154,6 +159,10 @@ func (s *Store) UpdateBoth(ctx context.Context, f func(sealed, raw keystore.Tx) 
 // of the batch builds on it; it becomes the newest one when below says that it is durable, and is
 // forgotten when it does not, also by a panic.
 func (s *Store) update(ctx context.Context, f func(*tx) error) (keystore.Revision, error) {
+	if err := s.running.enter(); err != nil {
+		return 0, err
+	}
+	defer s.running.leave()
 	var made *version // by the last run of the function, nil when it changed nothing
 	defer func() { s.ledger.drop(made) }()
 	r, err := s.below.Update(ctx, func(below keystore.Tx) (err error) {
@@ -210,12 +219,42 @@ func ours(changes []keystore.Change) []keystore.Change {
 	return nil
 }
 
-// Close closes the store below and wipes the keys.
+// Close closes the store below, and wipes the keys once no transaction runs any more, also where the
+// store below only seems to close.
 func (s *Store) Close() error {
 	err := s.below.Close()
+	s.running.close()
 	s.ledger.end()
 	s.names.Free()
 	return err
+}
+
+// running counts the transactions inside, and lets none in once it is closed: one that lost its keys
+// on the way would put rows where nobody finds them. The zero value is open.
+type running struct {
+	mu     sync.RWMutex // guards closed; an enter is either before close or refused
+	closed bool
+	inside sync.WaitGroup
+}
+
+func (r *running) enter() error {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.closed {
+		return keystore.ErrClosed
+	}
+	r.inside.Add(1)
+	return nil
+}
+
+func (r *running) leave() { r.inside.Done() }
+
+// close waits until all who entered have left.
+func (r *running) close() {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.inside.Wait()
 }
 
 // State is what is known of a store without reading it.
