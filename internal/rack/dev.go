@@ -75,6 +75,9 @@ func markDev(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+	if err := judgeFolder(dir); err != nil { // the client's key is written before the folder is locked
+		return err
+	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
@@ -113,18 +116,42 @@ func devClient(dir string) (hash identity.KeyHash, certPath, keyPath string, err
 	return NewClient(dir, name)
 }
 
-// DevReset removes a folder of [Dev] with all that is in it. Where there is none,
-// there is nothing to do. It returns ErrNotDev, or ErrInUse while an appliance runs there.
+// DevReset removes a folder of [Dev] with all that is in it, also where dir is a link
+// to it. Where there is none, there is nothing to do. It returns ErrNotDev, or ErrInUse
+// while an appliance runs there.
 func DevReset(dir string) error {
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+	folder, err := filepath.EvalSymlinks(dir) // or the link alone would go
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err := isDev(dir); err != nil {
-		return err
+	if err == nil {
+		err = isDev(folder)
 	}
-	lock, err := lockFolder(dir)
 	if err != nil {
 		return err
 	}
-	return errors.Join(os.RemoveAll(dir), lock.Close())
+	lock, err := lockFolder(folder)
+	if err != nil {
+		return err
+	}
+	err = emptyDev(folder)
+	if err == nil {
+		err = os.RemoveAll(dir) // the link, if it is one
+	}
+	return errors.Join(err, lock.Close())
+}
+
+// emptyDev removes a folder, last of all what lets a reset that was cut off be begun
+// again, and keeps others out.
+func emptyDev(folder string) error {
+	entries, err := os.ReadDir(folder)
+	for _, e := range entries {
+		if name := e.Name(); err == nil && name != devName && name != lockName {
+			err = os.RemoveAll(filepath.Join(folder, name))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return os.RemoveAll(folder)
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -33,7 +34,7 @@ var (
 	// ErrNone says that a data folder holds no appliance.
 	ErrNone = errors.New("rack: the folder holds no appliance")
 
-	// ErrOpenFolder says that others may write in a data folder: they could put their own files in place of ours.
+	// ErrOpenFolder says that others may write in a data folder, or own it: they could put their own files in place of ours.
 	ErrOpenFolder = errors.New("rack: others may write in the folder")
 
 	// ErrLongPath says that no Unix socket can be made in a data folder.
@@ -63,6 +64,8 @@ func judgeFolder(dir string) error {
 		return err
 	case !info.IsDir():
 		return &fs.PathError{Op: "open", Path: dir, Err: unix.ENOTDIR}
+	case !ownedByUs(info):
+		return fmt.Errorf("%w: %s belongs to another user", ErrOpenFolder, dir)
 	case info.Mode().Perm()&0o022 != 0:
 		return fmt.Errorf("%w: %s has mode %04o", ErrOpenFolder, dir, info.Mode().Perm())
 	case len(SocketPath(dir)) >= len(unix.RawSockaddrUnix{}.Path): // with the NUL behind it, unix(7)
@@ -71,14 +74,19 @@ func judgeFolder(dir string) error {
 	return nil
 }
 
-// lockFolder judges a data folder and locks a data folder for as long as the file that it returns is
-// open. The kernel gives the lock back when the process ends, however it ends.
+func ownedByUs(info fs.FileInfo) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(stat.Uid) == os.Geteuid()
+}
+
+// lockFolder judges a data folder and locks it for as long as the file that it returns is open. The
+// kernel gives the lock back when the process ends, however it ends.
 func lockFolder(dir string) (*os.File, error) {
 	if err := judgeFolder(dir); err != nil {
 		return nil, err
 	}
 	path := filepath.Join(dir, lockName)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -130,8 +138,11 @@ func (c *Config) createStore() (store keystore.Store, adopt func() error, err er
 		return c.Store, func() error { return nil }, nil
 	}
 	path, fresh := filepath.Join(c.Dir, storeName), filepath.Join(c.Dir, freshName)
-	if _, err := os.Lstat(path); err == nil {
+	switch _, err := os.Lstat(path); {
+	case err == nil:
 		return nil, nil, fmt.Errorf("%w: %s", ErrExists, path)
+	case !errors.Is(err, fs.ErrNotExist): // adopt replaces what it does not see
+		return nil, nil, err
 	}
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, err
