@@ -92,7 +92,7 @@ var hints = []struct {
 	{is(rack.ErrExists), "keyrack serve --dir DIR runs it; for another appliance choose another folder"},
 	{is(rack.ErrInUse), "stop the keyrack serve or keyrack dev that the process belongs to, or choose another folder"},
 	{is(rack.ErrStoreInUse), "end the process that has the store open"},
-	{is(rack.ErrOpenFolder), "make a folder of your own, or chmod 700 this one and see that nobody has put anything into it"},
+	{is(rack.ErrOpenFolder), "chmod 700 the folder and see that nobody has put anything into it, or use one of your own"},
 	{is(rack.ErrLongPath), "choose a shorter path for --dir: a Unix socket is made there, whose path has at most 107 bytes"},
 	{is(rack.ErrNotDev), "give the folder of keyrack dev, or an empty one; keyrack serve runs what keyrack init has made"},
 	{is(rack.ErrTokenUnsafe), "make the file that --token names an ordinary one of mode 0600, of the user that runs keyrack"},
