@@ -17,6 +17,7 @@ import (
 	"github.com/keyrack/keyrack/access"
 	"github.com/keyrack/keyrack/access/identity"
 	"github.com/keyrack/keyrack/audit"
+	"github.com/keyrack/keyrack/internal/racktest"
 	"github.com/keyrack/keyrack/internal/work"
 	"github.com/keyrack/keyrack/keystore"
 	"github.com/keyrack/keyrack/protocol"
@@ -26,14 +27,14 @@ import (
 type machine struct {
 	tb    testing.TB
 	key   *ecdsa.PrivateKey
-	disk  *platter
+	disk  *racktest.Platter
 	store keystore.Store
 	lost  bool // with a process goes what it did not sync
 	keeps audit.Durability
 }
 
 func newMachine(tb testing.TB) *machine {
-	return &machine{tb: tb, key: newKey(tb), disk: newPlatter(), store: keystore.NewMemory()}
+	return &machine{tb: tb, key: newKey(tb), disk: racktest.NewPlatter(), store: keystore.NewMemory()}
 }
 
 const forEver = 1 << 60
@@ -42,21 +43,21 @@ const forEver = 1 << 60
 // runs f in it, kills it, and reports whether it lived until f had returned nil.
 func (m *machine) run(life int, f func(r *rig, store keystore.Store) error) (whole bool) {
 	m.tb.Helper()
-	p := &power{left: life}
+	p := racktest.NewPower(life)
 	r, err := openRig(m.tb, m.key, func(c *audit.Config) {
-		c.Files, c.SegmentBytes, c.Durability, c.CheckpointEvery = spun{m.disk, p}, 16<<10, m.keeps, time.Millisecond
+		c.Files, c.SegmentBytes, c.Durability, c.CheckpointEvery = m.disk.In(p), 16<<10, m.keeps, time.Millisecond
 	})
 	if err == nil {
 		err = f(r, mortalStore{m.store, p})
 	}
-	if dead := p.off(); err != nil && !dead {
+	if dead := p.Off(); err != nil && !dead {
 		m.tb.Fatal(err)
 	}
 	if r != nil {
 		r.log.Close(context.Background())
 	}
 	if m.lost {
-		m.disk.lose()
+		m.disk.Lose()
 	}
 	return err == nil
 }
@@ -240,7 +241,7 @@ func TestRecoverALogThatLostItsEnd(t *testing.T) {
 			}
 			return nil
 		})
-		m.disk = newPlatter()
+		m.disk = racktest.NewPlatter()
 		killed += m.recover(rand.New(rand.NewPCG(seed, 0)))
 		m.check(names)
 	}
@@ -312,14 +313,10 @@ func TestRecoverReadsTheLogsEndOnly(t *testing.T) {
 		return nil
 	})
 	m.run(forEver, func(r *rig, store keystore.Store) error {
-		m.disk.mu.Lock()
-		clear(m.disk.reads)
-		m.disk.mu.Unlock()
+		m.disk.ForgetReads()
 		n, err := r.Recover(t.Context(), store)
-		m.disk.mu.Lock()
-		defer m.disk.mu.Unlock()
 		for segment := range 3 {
-			if reads := m.disk.reads[fmt.Sprintf("%016d.seg", segment)]; reads > 0 || n != 1 {
+			if reads := m.disk.Reads(fmt.Sprintf("%016d.seg", segment)); reads > 0 || n != 1 {
 				t.Errorf("%d records recovered; segment %d was read %d times", n, segment, reads)
 			}
 		}
@@ -391,7 +388,7 @@ func TestRecoverIntoALogThatIsFull(t *testing.T) {
 func TestRecoverAgainInOneProcess(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	store := mortalStore{keystore.NewMemory(), &power{left: forEver}}
+	store := mortalStore{keystore.NewMemory(), racktest.NewPower(forEver)}
 	s, _ := r.unanswered(store, "00000")
 	t.Cleanup(s.Close)
 	r.disk.Hold()
@@ -406,7 +403,7 @@ func TestRecoverAgainInOneProcess(t *testing.T) {
 	if err := <-first; !errors.Is(err, context.Canceled) {
 		t.Fatalf("the first try ended with %v", err)
 	}
-	before := store.uses()
+	before := store.Used()
 	go func() {
 		n, err := r.Recover(t.Context(), store)
 		if n != 0 {
@@ -414,7 +411,7 @@ func TestRecoverAgainInOneProcess(t *testing.T) {
 		}
 		second <- err
 	}()
-	r.until(func() bool { return store.uses() > before })
+	r.until(func() bool { return store.Used() > before })
 	r.disk.Release()
 	if err := <-second; err != nil || len(r.encoded()) != 1 {
 		t.Errorf("the second try ended with %v", err)

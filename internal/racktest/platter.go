@@ -144,6 +144,13 @@ func (s spun) Remove(name string) error {
 
 func (s spun) SyncDir() error { return s.life.Use() }
 
+// ForgetReads begins the count of Reads anew.
+func (p *Platter) ForgetReads() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(p.reads)
+}
+
 // Reads returns how often a file was read beyond its first byte.
 func (p *Platter) Reads(name string) int {
 	p.mu.Lock()
