@@ -469,7 +469,11 @@ func TestBadBucketRows(t *testing.T) {
 		}
 		put(t, below, s.bucket, row)
 		_, err = get(store, false, s.target)
-		wantBroken(t, what, err, "")
+		if what == "another bucket key" {
+			wantBroken(t, what, err, s.target.String()+": does not open")
+		} else {
+			wantBroken(t, what, err, s.bucket.String())
+		}
 	}
 }
 

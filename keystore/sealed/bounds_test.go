@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/keyrack/keyrack/internal/securemem"
 	"github.com/keyrack/keyrack/keystore"
 	"github.com/keyrack/keyrack/keystore/sealed"
 )
@@ -34,6 +35,28 @@ func TestOpenedBucketsAreBounded(t *testing.T) {
 		if err != nil || most < 4 {
 			t.Errorf("%v; at most %d buckets were open", err, most)
 		}
+	}
+}
+
+// TestBucketsThatGrow: a buffer that has become too small is given back. Not parallel: it looks at
+// the locked memory of the process.
+func TestBucketsThatGrow(t *testing.T) {
+	s := create(t, keystore.NewMemory())
+	a, b := neighbours(t)
+	before := 0
+	for i := range 1100 {
+		if i == 100 {
+			before = securemem.Status().InUse
+		}
+		_, err := s.Update(t.Context(), func(tx keystore.Tx) error { return errors.Join(tx.Put(a, nil), tx.Put(b, nil)) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		remove(t, s, a)
+		remove(t, s, b)
+	}
+	if after := securemem.Status().InUse; after > before+32<<10 {
+		t.Errorf("locked memory went from %d to %d bytes", before, after)
 	}
 }
 

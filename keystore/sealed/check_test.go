@@ -82,6 +82,11 @@ func TestCheckNamesEverything(t *testing.T) {
 	_, bucket := bucketOf(name(20))
 	put(t, below, bucket, []byte("no bucket row"))
 	put(t, below, nameKeyName, []byte("no key"))
+	brought := keystore.MakeName(keystore.SpaceBucket, "zz")
+	if all[brought] != nil {
+		t.Fatal("the bucket zz is in use")
+	}
+	put(t, below, brought, all[bucket])
 	odd := keystore.MakeName(keystore.SpaceBucket, "odd")
 	put(t, below, odd, nil)
 	put(t, below, name(999), all[name(1)])
@@ -89,7 +94,7 @@ func TestCheckNamesEverything(t *testing.T) {
 	for _, want := range []string{
 		name(0).String() + ": is not the record", name(19).String() + ": is not the record", bucket.String() + ": is not a bucket row",
 		name(20).String() + ": " + bucket.String(), "name-key: has not the length", odd.String() + ": is not the name of a bucket",
-		name(999).String() + ": was brought back",
+		name(999).String() + ": was brought back", brought.String() + ": was brought back",
 	} {
 		if !strings.Contains(problems, want) {
 			t.Errorf("the problems do not have %q: %s", want, problems)
@@ -103,6 +108,26 @@ func TestCheckNamesEverything(t *testing.T) {
 	}
 	if report, _ := check(t, s); len(report.Problems) != 100 || report.MoreProblems < 200 {
 		t.Errorf("%d problems are described and %d more counted", len(report.Problems), report.MoreProblems)
+	}
+}
+
+// TestCheckCountsWhatIsListed: a row that was brought back does not stand in for one that was removed
+// from the same bucket.
+func TestCheckCountsWhatIsListed(t *testing.T) {
+	t.Parallel()
+	below := keystore.NewMemory()
+	s := create(t, below)
+	a, b := neighbours(t)
+	put(t, s, a, nil)
+	put(t, s, b, nil)
+	record := rows(t, below)[b]
+	remove(t, s, b)
+	put(t, below, b, record)
+	remove(t, below, a)
+	_, bucket := bucketOf(a)
+	if report, problems := check(t, s); len(report.Problems) != 2 ||
+		!strings.Contains(problems, bucket.String()+": lists 1 records") || !strings.Contains(problems, b.String()+": was brought back") {
+		t.Errorf("problems %s", problems)
 	}
 }
 

@@ -1,11 +1,13 @@
 package sealed_test
 
 import (
+	"context"
 	"errors"
 	"iter"
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/keyrack/keyrack/keystore"
@@ -15,6 +17,30 @@ import (
 type lent struct{ keystore.Store }
 
 func (lent) Close() error { return nil }
+
+// heldStore is a store whose Updates can be held up. The hooks are called by each, and set before.
+type heldStore struct {
+	keystore.Store
+	before, after func()
+}
+
+func (s *heldStore) Update(ctx context.Context, f func(keystore.Tx) error) (keystore.Revision, error) {
+	s.before()
+	defer s.after()
+	return s.Store.Update(ctx, f)
+}
+
+// once returns a hook that waits, the first time it is called, and what tells of that and ends it.
+func once() (hook func(), waiting <-chan struct{}, release func()) {
+	inside, out := make(chan struct{}), make(chan struct{})
+	var held atomic.Bool
+	return func() {
+		if held.CompareAndSwap(false, true) {
+			close(inside)
+			<-out
+		}
+	}, inside, func() { close(out) }
+}
 
 // disk is a medium that outlives the stores over it. It can refuse commits, with or without having
 // made them, and hold up readers. Once it has made a commit that it refused, it refuses everything

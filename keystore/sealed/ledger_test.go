@@ -131,14 +131,8 @@ func TestViewThatIsOvertaken(t *testing.T) {
 			d := newDisk()
 			s := create(t, d.store(t))
 			put(t, s, name(1), []byte("old"))
-			waiting, release := make(chan struct{}), make(chan struct{})
-			var held atomic.Bool
-			c.hold(d, func() {
-				if held.CompareAndSwap(false, true) {
-					close(waiting)
-					<-release
-				}
-			})
+			hook, waiting, release := once()
+			c.hold(d, hook)
 			var done sync.WaitGroup
 			done.Go(func() {
 				if got, err := get(s, false, name(1)); string(got) != c.want || err != nil {
@@ -152,7 +146,7 @@ func TestViewThatIsOvertaken(t *testing.T) {
 			if versions, floors := s.Known(); versions != updates+1 || floors != 1 {
 				t.Errorf("%d versions and %d floors while a View looks for one of %d", versions, floors, updates+1)
 			}
-			close(release)
+			release()
 			done.Wait()
 			wantKnown(t, s)
 		})
@@ -167,14 +161,8 @@ func TestOlderStateThatIsStillKnown(t *testing.T) {
 	s := create(t, d.store(t))
 	put(t, s, name(1), []byte("old"))
 	older := d.state
-	waiting, release := make(chan struct{}), make(chan struct{})
-	var held atomic.Bool
-	d.snapshot = func() {
-		if held.CompareAndSwap(false, true) {
-			close(waiting)
-			<-release
-		}
-	}
+	hook, waiting, release := once()
+	d.snapshot = hook
 	var done sync.WaitGroup
 	done.Go(func() { get(s, false, name(1)) })
 	<-waiting
@@ -188,8 +176,111 @@ func TestOlderStateThatIsStillKnown(t *testing.T) {
 		value, err := get(s, update, name(1))
 		wantBroken(t, string(value), err, tooOld)
 	}
-	close(release)
+	release()
 	done.Wait()
+}
+
+// TestNothingOfEarlierRunsIsKept: an Update that ran again, and then failed, leaves nothing of either
+// run.
+func TestNothingOfEarlierRunsIsKept(t *testing.T) {
+	t.Parallel()
+	d := newDisk()
+	s := create(t, d.store(t))
+	hook, waiting, release := once()
+	d.commit = func(int) (bool, error) { hook(); return false, errDisk }
+	var done sync.WaitGroup
+	fails := func(what string, f func(keystore.Tx) error) {
+		done.Go(func() {
+			if _, err := s.Update(t.Context(), f); !errors.Is(err, errDisk) {
+				t.Errorf("%s: %v", what, err)
+			}
+		})
+	}
+	fails("the one that is refused", func(tx keystore.Tx) error { return add(tx, name(1)) })
+	<-waiting
+	var runs atomic.Int32
+	ran := make(chan struct{})
+	fails("the one on top of it", func(tx keystore.Tx) error {
+		if runs.Add(1) == 1 {
+			defer close(ran)
+		}
+		return add(tx, name(1))
+	})
+	<-ran
+	release()
+	done.Wait()
+	if runs.Load() < 2 {
+		t.Errorf("the second Update ran %d times", runs.Load())
+	}
+	wantKnown(t, s)
+}
+
+// TestUpdatesReturnInAnyOrder: of two that committed, the later one may return first. What is
+// acknowledged then stays so.
+func TestUpdatesReturnInAnyOrder(t *testing.T) {
+	t.Parallel()
+	m := keystore.NewMemory()
+	below := &heldStore{m, func() {}, func() {}}
+	s := create(t, below)
+	put(t, s, name(1), []byte("first"))
+	older := rows(t, m)
+	hook, waiting, release := once()
+	below.after = hook
+	var done sync.WaitGroup
+	done.Go(func() { put(t, s, name(1), []byte("second")) })
+	<-waiting
+	put(t, s, name(1), []byte("third"))
+	newest := rows(t, m)
+	release()
+	done.Wait()
+	wantKnown(t, s)
+	if state := s.State(); state.Generation != 4 {
+		t.Errorf("the newest generation is %d, want 4", state.Generation)
+	}
+	if got, err := get(s, false, name(1)); string(got) != "third" || err != nil {
+		t.Errorf("then reads: %q, %v", got, err)
+	}
+	bring(t, m, older)
+	value, err := get(s, false, name(1))
+	wantBroken(t, string(value), err, tooOld)
+	bring(t, m, newest)
+}
+
+// TestTwins: deletions alone leave the same state root whoever makes them. One whose commit failed,
+// and who returns late, takes nothing away from the other, who made it again.
+func TestTwins(t *testing.T) {
+	t.Parallel()
+	d := newDisk()
+	below := &heldStore{d.store(t), func() {}, func() {}}
+	s := create(t, below)
+	put(t, s, name(1), []byte("one"))
+	put(t, s, name(2), []byte("two"))
+	if err := rekey(s, 1, 2); err != nil {
+		t.Fatal(err)
+	}
+	hook, waiting, release := once()
+	below.after = hook
+	d.commit = func(int) (bool, error) { return false, errDisk }
+	var done sync.WaitGroup
+	done.Go(func() {
+		_, err := s.Update(t.Context(), func(tx keystore.Tx) error { return tx.Delete(name(1)) })
+		if !errors.Is(err, errDisk) {
+			t.Errorf("the deletion that is refused: %v", err)
+		}
+	})
+	<-waiting
+	d.commit = func(int) (bool, error) { return true, nil }
+	remove(t, s, name(1))
+	release()
+	done.Wait()
+	wantKnown(t, s)
+	if got, err := get(s, false, name(2)); string(got) != "two" || err != nil {
+		t.Errorf("then reads: %q, %v", got, err)
+	}
+	old := s.OldKey()
+	if err := finish(s, 2); err != nil || old() != nil {
+		t.Errorf("the end of the rotation: %v; the old key is still there: %v", err, old() != nil)
+	}
 }
 
 // TestViewThatEndsEarly: one that never gets a snapshot is not waited for.

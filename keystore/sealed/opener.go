@@ -25,7 +25,6 @@ type opener struct {
 	store *Store
 	read  func(keystore.Name) ([]byte, error) // a row of the store below
 	at    *version                            // what every row must agree with
-	over  bool
 
 	// buckets are those that are opened, with those that have no row; bucketBytes is the locked
 	// memory they take.
@@ -48,7 +47,6 @@ func newOpener(s *Store, read func(keystore.Name) ([]byte, error), at *version) 
 // close wipes everything, and gives back the version. What was handed out must not be touched any
 // more.
 func (o *opener) close() {
-	o.over = true
 	for _, b := range o.held {
 		b.Free()
 	}

@@ -199,6 +199,13 @@ func TestRotationMeetsDamage(t *testing.T) {
 	nameKey := rows(t, below)[nameKeyName]
 	put(t, below, nameKeyName, append([]byte{2}, nameKey[1:60]...))
 	wantBroken(t, "Rekey over a broken name key", rekey(s, 1, 2), "name-key")
+	place := seal.Place{Appliance: theAppliance, Number: 1}
+	other, err := seal.SealRecord(nil, kdf(theKeys[1], "w1", theAppliance[:]), place, nameKeyName.Append(nil), count(0, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, below, nameKeyName, other)
+	wantBroken(t, "Rekey over another name key", rekey(s, 1, 2), "name-key: is another key")
 	put(t, below, nameKeyName, nameKey)
 	if err := rekey(s, 1, 2); err != nil {
 		t.Fatal(err)
@@ -209,7 +216,6 @@ func TestRotationMeetsDamage(t *testing.T) {
 	for _, n := range bad {
 		put(t, below, n, append(bytes.Clone(all[n][:172]), all[n][172]^1))
 	}
-	var err error
 	for calls, left := 0, 0; err == nil || left > len(bad) && calls < 100; calls++ {
 		left, err = s.Rewrap(t.Context())
 	}
@@ -314,11 +320,6 @@ func TestRotationUnderLoad(t *testing.T) {
 	for w := range writers {
 		done.Go(func() {
 			for i := w; ; i += writers {
-				select {
-				case <-stop:
-					return
-				default:
-				}
 				n := name(i % rows)
 				if w%2 == 0 {
 					put(t, s, n, fmt.Append(nil, i))
@@ -327,6 +328,11 @@ func TestRotationUnderLoad(t *testing.T) {
 				}
 				if _, err := get(s, w%3 == 0, n); err != nil {
 					t.Errorf("reader %d: %v", w, err)
+				}
+				select {
+				case <-stop:
+					return
+				default:
 				}
 			}
 		})

@@ -224,12 +224,16 @@ func TestPureReadsWriteNothing(t *testing.T) {
 	t.Parallel()
 	below := keystore.NewMemory()
 	s := create(t, below)
-	put(t, s, name(1), []byte("one"))
+	one, beside := neighbours(t)
+	put(t, s, one, []byte("one"))
 	before, state := rows(t, below), s.State()
 	_, err := s.Update(t.Context(), func(tx keystore.Tx) error {
-		_, err := tx.Get(name(1))
+		_, err := tx.Get(one)
 		for i := range 30 {
-			err = errors.Join(err, tx.Delete(name(100+i)), tx.Put(name(200), nil), tx.Delete(name(200)))
+			err = errors.Join(err, tx.Delete(name(5000+i)))
+		}
+		for _, n := range []keystore.Name{beside, name(6000)} {
+			err = errors.Join(err, tx.Put(n, nil), tx.Put(n, []byte("v")), tx.Delete(n))
 		}
 		return err
 	})
@@ -273,6 +277,50 @@ func TestCreateRefuses(t *testing.T) {
 	}
 }
 
+// TestCreateTwice: of two that both find an empty store, one makes it.
+func TestCreateTwice(t *testing.T) {
+	t.Parallel()
+	m := keystore.NewMemory()
+	hook, waiting, release := once()
+	slow := &heldStore{m, hook, func() {}}
+	late := make(chan error, 1)
+	go func() { late <- sealed.Create(context.Background(), slow, theKeys, theAppliance, theNode) }()
+	<-waiting
+	s := create(t, m)
+	put(t, s, name(1), []byte("one"))
+	release()
+	if err := <-late; !errors.Is(err, sealed.ErrExists) {
+		t.Errorf("the late one: %v, want ErrExists", err)
+	}
+	if got, err := get(s, false, name(1)); string(got) != "one" || err != nil {
+		t.Errorf("then reads: %q, %v", got, err)
+	}
+}
+
+// oddKeys are versions that no keyring should have.
+type oddKeys []uint32
+
+func (k oddKeys) Versions() []uint32 { return k }
+
+func (k oddKeys) Derive(out []byte, _ uint32, label seal.Label, context []byte) error {
+	return theKeys.Derive(out, 1, label, context)
+}
+
+func TestOddVersionsAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, versions := range []oddKeys{{2, 1}, {1, 1}, {1, 2, 3}} {
+		below := keystore.NewMemory()
+		defer below.Close()
+		if err := sealed.Create(t.Context(), below, versions, theAppliance, theNode); err == nil {
+			t.Errorf("a store was created under versions %d", versions)
+		}
+		create(t, below)
+		if _, err := sealed.Open(t.Context(), below, versions, theAppliance, theNode); err == nil || errors.Is(err, sealed.ErrSealBroken) {
+			t.Errorf("opened with versions %d: %v", versions, err)
+		}
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
 	other := [16]byte(count(0xb0, 16))
@@ -283,9 +331,13 @@ func TestOpenRefuses(t *testing.T) {
 		want            error
 		words           string
 	}{
-		"nothing there":      {theKeys, theAppliance, theNode, func(t *testing.T, s keystore.Store) { bring(t, s, nil) }, sealed.ErrSealBroken, "name-key: is missing"},
-		"no name key":        {theKeys, theAppliance, theNode, func(t *testing.T, s keystore.Store) { remove(t, s, nameKeyName) }, sealed.ErrSealBroken, "name-key: is missing"},
-		"no anchor row":      {theKeys, theAppliance, theNode, func(t *testing.T, s keystore.Store) { remove(t, s, anchorName) }, sealed.ErrSealBroken, "state root is missing"},
+		"nothing there": {theKeys, theAppliance, theNode, func(t *testing.T, s keystore.Store) { bring(t, s, nil) }, sealed.ErrSealBroken, "name-key: is missing"},
+		"no name key":   {theKeys, theAppliance, theNode, func(t *testing.T, s keystore.Store) { remove(t, s, nameKeyName) }, sealed.ErrSealBroken, "name-key: is missing"},
+		"no anchor row": {theKeys, theAppliance, theNode, func(t *testing.T, s keystore.Store) { remove(t, s, anchorName) }, sealed.ErrSealBroken, "state root is missing"},
+		"odd bucket name": {theKeys, theAppliance, theNode, func(t *testing.T, s keystore.Store) {
+			all := rows(t, s)
+			put(t, s, keystore.MakeName(keystore.SpaceBucket, "odd"), all[bucketNames(all)[0]])
+		}, sealed.ErrSealBroken, "bucket/odd: is not the name of a bucket"},
 		"locked":             {domainKeys{}, theAppliance, theNode, nil, keystore.ErrLocked, ""},
 		"locked since":       {domainKeys{1: nil}, theAppliance, theNode, nil, errLocked, ""},
 		"foreign domain key": {domainKeys{1: count(1, 32)}, theAppliance, theNode, nil, sealed.ErrSealBroken, "name-key"},

@@ -73,7 +73,7 @@ func (n *node) walk(first uint16, shift int, from uint16, slot int, yield func(u
 	case n == nil, slot != anySlot && n.keys[slot] == 0:
 		return true
 	case n.kids == nil:
-		return first < from || yield(first, n)
+		return yield(first, n)
 	}
 	for i, kid := range n.kids {
 		at := first | uint16(i)<<shift

@@ -11,7 +11,8 @@ import (
 
 // tx is the Tx of an Update. It keeps the count of rows that its caller may touch: below, each
 // comes with that of its bucket, and all with the anchor row, so 40 rows are at most 81 there. What
-// it writes goes below at once, but for the buckets: those are written once, by finish.
+// it writes goes below at once, but for the buckets: those are written once, by finish. The
+// transaction below knows when it is over.
 type tx struct {
 	*opener
 	below keystore.Tx
@@ -23,7 +24,7 @@ type tx struct {
 }
 
 func newTx(o *opener, below keystore.Tx) *tx {
-	return &tx{opener: o, below: below, raw: &rawTx{opener: o, below: below}, keys: o.at.keys}
+	return &tx{opener: o, below: below, raw: &rawTx{below: below}, keys: o.at.keys}
 }
 
 func (t *tx) Get(n keystore.Name) ([]byte, error) {
@@ -92,7 +93,6 @@ func (t *tx) Delete(n keystore.Name) error {
 	b, err := t.bucket(at.bucket)
 	if err == nil {
 		b.remove(at.hash)
-		t.forget(n)
 		err = t.below.Delete(n)
 	}
 	if err != nil {
@@ -101,12 +101,9 @@ func (t *tx) Delete(n keystore.Name) error {
 	return nil
 }
 
-// may adds to what the meter said that a transaction ends with its function and reaches sealed rows
-// only.
+// may adds to what the meter said that a transaction reaches sealed rows only.
 func (t *tx) may(n keystore.Name, metered error) error {
 	switch {
-	case t.over:
-		return keystore.ErrClosed
 	case metered != nil:
 		return metered
 	case !ownName(n):
@@ -140,8 +137,7 @@ func (t *tx) finish() (*version, error) {
 func (t *tx) putBuckets() (changes []change, err error) {
 	for _, number := range slices.Sorted(maps.Keys(t.buckets)) {
 		b := t.buckets[number]
-		old := t.at.tree.leaf(number)
-		if !b.dirty() || b.rows() == 0 && old == nil {
+		if !b.dirty() {
 			continue
 		}
 		leaf, err := t.putBucket(number, b)
@@ -168,9 +164,8 @@ func (t *tx) putBucket(number uint16, b *bucket) (*node, error) {
 
 // rawTx is the Tx of the rows that are not sealed, beside a tx.
 type rawTx struct {
-	opener *opener
-	below  keystore.Tx
-	meter  keystore.Meter
+	below keystore.Tx
+	meter keystore.Meter
 }
 
 func (t *rawTx) Get(n keystore.Name) ([]byte, error) {
@@ -204,10 +199,7 @@ func (t *rawTx) write(n keystore.Name, size int, do func() error) error {
 
 // may keeps a rawTx from sealed rows and from this package's own.
 func (t *rawTx) may(n keystore.Name, metered error) error {
-	switch {
-	case t.opener.over:
-		return keystore.ErrClosed
-	case metered != nil:
+	if metered != nil {
 		return metered
 	}
 	switch n.Space() {
