@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"time"
 
 	"github.com/keyrack/keyrack/access"
 	"github.com/keyrack/keyrack/api/applianceapi"
@@ -141,28 +142,44 @@ func (a *Appliance) markerKey() (key [32]byte, err error) {
 func (a *Appliance) continueRotation(_ context.Context, o *opened) error {
 	a.open.Store(o)
 	a.onClose(func(context.Context) error { a.open.Store(nil); return nil })
-	a.background(&a.undo, func(ctx context.Context) {
-		if err := a.keyring.Continue(ctx, o.records); err != nil && ctx.Err() == nil {
-			a.cfg.Logger.LogAttrs(ctx, slog.LevelError, "the rotation of the domain key does not go on", slog.Any("error", err))
-		}
-	})
+	a.endRotation(o)
 	return nil
 }
 
-// Rotate gives the appliance a new root and a new domain key. When it returns, no copy of
-// an old slot opens any more; [domain.Keyring.Continue] then does the rest in the background.
+// rotationPause is how long a rotation rests that does not go on, as on a full disk or with a token that is away.
+const rotationPause = time.Minute
+
+// endRotation has [domain.Keyring.Continue] do its work in the background, until it succeeds. The caller holds life.
+func (a *Appliance) endRotation(o *opened) {
+	a.background(&a.undo, func(ctx context.Context) {
+		for {
+			err := a.keyring.Continue(ctx, o.records)
+			if err == nil || ctx.Err() != nil {
+				return
+			}
+			a.cfg.Logger.LogAttrs(ctx, slog.LevelError, "the rotation of the domain key does not go on", slog.Any("error", err), slog.Duration("again", rotationPause))
+			select {
+			case <-time.After(rotationPause):
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+}
+
+// Rotate gives the appliance a new root and a new domain key. When it returns nil, no copy of
+// an old slot opens any more; [domain.Keyring.Continue] then does the rest in the background, and
+// also what a rotation has left that counts and went wrong behind that.
 func (a *Appliance) Rotate(ctx context.Context) error {
 	o := a.open.Load()
 	if o == nil {
 		return keystore.ErrLocked
 	}
-	if err := a.keyring.Rotate(ctx, o.records); err != nil {
-		return err
-	}
+	err := a.keyring.Rotate(ctx, o.records)
 	a.life.Lock()
 	defer a.life.Unlock()
-	if a.closing {
-		return nil
+	if a.keyring.Rotating() && !a.closing {
+		a.endRotation(o)
 	}
-	return a.continueRotation(ctx, o)
+	return err
 }
