@@ -30,7 +30,8 @@ const (
 // served.
 //
 // Afterwards every change has exactly one record, also if Recover is cut off
-// anywhere, or returns an error, and runs again. A row that is damaged is an
+// anywhere, or returns an error, and runs again. Rows that a full medium keeps are
+// left to [Gate.Keep]: there is no need to refuse those who only read. A row that is damaged is an
 // error that names it; nothing is appended or deleted then. Other errors are
 // those of the store, the log and the context. A row that was removed from the
 // medium is not missed here, but by a check of the whole store.
@@ -51,6 +52,7 @@ type recovery struct {
 	*Gate
 	store    keystore.Store
 	rows     []owed // in the order in which the changes were made
+	more     bool   // there are others behind them
 	appended int
 }
 
@@ -65,7 +67,7 @@ type owed struct {
 
 // round deals with recoverAtOnce rows and reports whether there are more.
 func (r *recovery) round(ctx context.Context) (more bool, err error) {
-	if more, err = r.scan(ctx); err != nil || len(r.rows) == 0 {
+	if r.more, err = r.scan(ctx); err != nil || len(r.rows) == 0 {
 		return false, err
 	}
 	// What an earlier round appended, here or in a call that was cut off, may not be durable yet.
@@ -78,7 +80,7 @@ func (r *recovery) round(ctx context.Context) (more bool, err error) {
 			return false, err
 		}
 	}
-	return more, nil
+	return r.more, nil
 }
 
 // scan reads every row of the outbox and keeps what it must know of the oldest.
@@ -231,9 +233,14 @@ func (r *recovery) drop(ctx context.Context, _ audit.Position) error {
 	for some := range slices.Chunk(r.rows, dropAtOnce) {
 		rows := make([]outboxRow, len(some))
 		for i, o := range some {
-			rows[i].event = o.event
+			rows[i] = outboxRow{store: r.store, event: o.event}
 		}
-		if err := deleteRows(ctx, r.store, rows); err != nil {
+		err := deleteRows(ctx, r.store, rows)
+		if errors.Is(err, keystore.ErrFull) && !r.more {
+			r.outbox.add(rows, 0)
+			continue
+		}
+		if err != nil {
 			return err
 		}
 	}

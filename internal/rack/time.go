@@ -39,7 +39,9 @@ func (a *Appliance) keepTime(ctx context.Context, o *opened) error {
 		k.base = a.cfg.Clock.Now().UnixMicro() // a new appliance takes the time as it finds it
 	}
 	k.began = a.cfg.Clock.Running()
-	if err := k.write(ctx); err != nil {
+	if err := k.write(ctx); errors.Is(err, keystore.ErrFull) { // the row before still holds, and what is there can be read
+		a.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "the time that was reached is not kept", slog.Any("error", err))
+	} else if err != nil {
 		return err
 	}
 	a.onClose(func(ctx context.Context) error { k.keep(ctx); return nil })
