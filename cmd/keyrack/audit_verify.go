@@ -21,7 +21,8 @@ they are one consistent log up to its newest signed checkpoint, and that it exte
 every checkpoint given with --expect. That nothing was cut off behind the newest
 checkpoint, only checkpoints kept elsewhere can prove: keep copies of the file
 checkpoint in DIR, or of what GetAuditCheckpoint answers. A log in use can be
-verified too.`,
+verified too: its newest checkpoint may be a second old. DIR is the folder audit in
+the appliance's data folder; KEYRACK_AUDIT_DIR if not given.`,
 	flags: auditVerifyFlags,
 }
 

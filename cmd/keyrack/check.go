@@ -60,7 +60,7 @@ func checked(sh *shell, c *client.Client) (r *applianceapi.CheckRecordsResponse,
 func checkText(r *applianceapi.CheckRecordsResponse) string {
 	var b strings.Builder
 	if r.State == applianceapi.CheckPassed {
-		fmt.Fprintf(&b, "OK: %d steps, state of generation %d\n", r.Done, r.Generation)
+		fmt.Fprintf(&b, "OK: every record is what was written last (generation %d, %d steps)\n", r.Generation, r.Done)
 	}
 	for _, p := range r.Problems {
 		fmt.Fprintf(&b, "PROBLEM  %s\n", oneLine(p))

@@ -20,7 +20,7 @@ const callTimeout = 30 * time.Second
 func (sh *shell) remote() (*client.Client, error) {
 	for _, name := range []string{client.EnvAddr, client.EnvServerKey, client.EnvCert, client.EnvKey} {
 		if sh.getenv(name) == "" {
-			return nil, hinted("paste the export lines that keyrack dev prints, or run keyrack dev -- COMMAND",
+			return nil, hinted("paste the export lines that keyrack dev or keyrack principal add prints, or run keyrack dev -- COMMAND",
 				"environment variable %s is not set", name)
 		}
 	}
@@ -44,7 +44,7 @@ func (sh *shell) local(socket string) (*client.Client, error) {
 		socket = sh.getenv(client.EnvSocket)
 	}
 	if socket == "" {
-		return nil, hinted("set it to the path of the appliance's Unix socket, as keyrack dev prints it, or give --dir its data folder",
+		return nil, hinted("give --dir the appliance's data folder, or set it to the path of its Unix socket, as keyrack dev prints it",
 			"environment variable %s is not set", client.EnvSocket)
 	}
 	return client.New(client.Config{Socket: socket})

@@ -57,7 +57,8 @@ func report(sh *shell, err error) int {
 	if p, ok := errors.AsType[*problem](err); ok {
 		status = p.status
 	}
-	fmt.Fprintf(sh.err, "keyrack: %s\nhint: %s\n", oneLine(err.Error()), hintFor(err))
+	text := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ") // joined errors
+	fmt.Fprintf(sh.err, "keyrack: %s\nhint: %s\n", oneLine(text), hintFor(err))
 	return status
 }
 

@@ -28,7 +28,7 @@ var kindHints = map[api.Kind]string{
 	api.KindUnknownOperation:        "the appliance's version does not have this operation: compare keyrack version with the Version of keyrack status",
 	api.KindAccessDenied:            "check the key, and that KEYRACK_CERT is the client that may use it; operations of keyrack itself are for the operator's socket only",
 	api.KindThrottling:              "the appliance is busy: wait a moment and call again, or send less at a time",
-	api.KindUnrecognizedClient:      "KEYRACK_CERT and KEYRACK_KEY must be a client that this appliance knows, with a certificate that is not over; keyrack dev prints the ones of its appliance",
+	api.KindUnrecognizedClient:      "KEYRACK_CERT and KEYRACK_KEY must be a client that this appliance knows, with a certificate that is not over: keyrack principal list shows who is registered",
 	api.KindUnavailable:             "keyrack status on the appliance says what is wrong; call again when it is put right",
 	api.KindNotFound:                "check the key id or the alias: keyrack key list and keyrack alias list print those of your account",
 	api.KindDisabled:                "use another key, or enable this one first: keyrack key enable KEY",
@@ -59,7 +59,8 @@ var reasonHints = map[string]string{
 	"slot":          "give keyrack serve the token that keyrack init was given: this one is another",
 	"token":         "see that the token is there and works, then start the appliance anew",
 	"principal":     "keyrack principal list shows who is registered",
-	"store":         "make room on the disk of the appliance's store; reads go on meanwhile",
+	"address":       "free the address that keyrack serve was given and unlock again, or start it with another --listen",
+	"store":         "make room on the disk of the appliance's data folder; reads go on meanwhile",
 	"store-damaged": "run keyrack check on the appliance, and keep a copy of its data folder before anything in it is changed",
 }
 
@@ -74,7 +75,9 @@ var hints = []struct {
 	{is(context.DeadlineExceeded), "nothing answered in time: check KEYRACK_ADDR and the network between here and the appliance"},
 	{is(client.ErrLost), "see keyrack audit tail for whether the call was carried out before calling again"},
 	{dialing(syscall.EACCES), "the socket is for root and for the user that the appliance runs as"},
-	{dialing(syscall.ENOENT), "no appliance made this socket: start one, or set KEYRACK_SOCKET to the path that it uses"},
+	{dialing(syscall.ENOENT), "no appliance made this socket: start it with keyrack serve, or correct --dir, --socket or KEYRACK_SOCKET"},
+	{dialing(syscall.ENOTDIR), "give --dir the data folder of an appliance: a Unix socket is in it"},
+	{longSocket, "give a shorter path: that of a Unix socket has at most 107 bytes"},
 	{dialing(syscall.ECONNREFUSED), "no appliance listens there: start or unlock it, or correct KEYRACK_ADDR or KEYRACK_SOCKET"},
 	{is(io.EOF), "the appliance ended the connection: see whether it is going down, and whether KEYRACK_ADDR is its port"},
 	{is(syscall.ECONNRESET), "the appliance ended the connection: see whether it is going down, and whether KEYRACK_ADDR is its port"},
@@ -82,12 +85,14 @@ var hints = []struct {
 	{as[tls.RecordHeaderError], "KEYRACK_ADDR answers, but not with TLS: it must be the port of the appliance's native protocol"},
 	{as[tls.AlertError], "KEYRACK_ADDR must be the port of the native protocol, and KEYRACK_CERT a client that the appliance knows"},
 	// The audit log's files and keys.
-	{is(tlog.ErrKey), "the key is one line, name+hash+base64, as the appliance's GetAuditCheckpoint gives it and keyrack dev prints it (KEYRACK_AUDIT_KEY)"},
+	{is(tlog.ErrKey), "the key is one line, name+hash+base64, as keyrack init has printed it, and keyrack dev prints it (KEYRACK_AUDIT_KEY)"},
 	{is(audit.ErrForked), "the log was rewritten or it is another log: keep its folder as evidence, and trust the copies of it made before"},
 	{is(audit.ErrTruncated), "records that were signed are missing at the end: look for them in a backup of the folder"},
 	{is(audit.ErrDamaged), "trust no record from that place on: keep the folder as evidence, and compare it with a backup"},
 	{is(audit.ErrCheckpoint), "check --key and the folder: they must belong to the same appliance, which signs a checkpoint a second after its first record"},
 	// A data folder, and what an appliance needs to start.
+	{is(securemem.ErrNotLocked), "let the process lock memory: LimitMEMLOCK=64M in a systemd unit, ulimit -l in a shell"},
+	{is(securemem.ErrFull), "let the process lock more memory: LimitMEMLOCK=64M in a systemd unit, ulimit -l in a shell"},
 	{is(rack.ErrNone), "keyrack init --dir DIR makes an appliance there; see that it is the folder you mean, and that its disk is mounted"},
 	{is(rack.ErrExists), "keyrack serve --dir DIR runs it; for another appliance choose another folder"},
 	{is(rack.ErrInUse), "stop the keyrack serve or keyrack dev that the process belongs to, or choose another folder"},
@@ -97,6 +102,7 @@ var hints = []struct {
 	{is(rack.ErrNotDev), "give the folder of keyrack dev, or an empty one; keyrack serve runs what keyrack init has made"},
 	{is(rack.ErrTokenUnsafe), "make the file that --token names an ordinary one of mode 0600, of the user that runs keyrack"},
 	{is(rack.ErrTokenDamaged), "give the file that --token named at keyrack init, or its copy from a backup"},
+	{is(rack.ErrServerKey), "restore server.pem from a backup as an ordinary file of mode 0600, of the user that runs keyrack: clients know the appliance by its key"},
 	{is(rack.ErrNoToken), "give --token as keyrack init was given it: without that token no key can be opened"},
 	{is(hsm.ErrBlob), "give --token as keyrack init was given it: this one is another"},
 	{is(domain.ErrNoSlot), "give --token as keyrack init was given it: this one is another"},
@@ -104,7 +110,6 @@ var hints = []struct {
 	{is(rack.ErrStoreFormat), "run the version of keyrack that made the store, or restore store.db from a backup"},
 	{is(rack.ErrStoreDamaged), "keep a copy of the folder, and restore it from a backup"},
 	{is(keystore.ErrDamaged), "keep a copy of the folder as evidence, and restore it from a backup"},
-	{is(securemem.ErrNotLocked), "let the process lock memory: LimitMEMLOCK=64M in a systemd unit, ulimit -l in a shell"},
 	{is(syscall.EADDRINUSE), "another program listens there: end it, or give another port with --listen"},
 	{is(syscall.EADDRNOTAVAIL), "give an address of this machine with --listen"},
 	{listening(syscall.EACCES), "give a port above 1023 with --listen, or allow the service CAP_NET_BIND_SERVICE"},
@@ -115,6 +120,7 @@ var hints = []struct {
 	{is(syscall.EFBIG), "make room: a limit on the size of files (ulimit -f) or the disk allows no more"},
 	{is(syscall.EROFS), "mount that disk so that it can be written, or choose another place"},
 	{is(fs.ErrPermission), "choose a file that you may use, or run as the user who may"},
+	{is(fs.ErrExist), "choose another name or folder, or move away what is there: it is never overwritten"},
 	{is(fs.ErrNotExist), "check the path; a folder that is to hold a file must exist"},
 	{as[*fs.PathError], "check the path and what it is"},
 }
@@ -138,6 +144,12 @@ func dialing(cause error) func(error) bool { return network("dial", cause) }
 
 // listening is dialing for listeners.
 func listening(cause error) func(error) bool { return network("listen", cause) }
+
+// longSocket matches a Unix socket's path that is too long for one.
+func longSocket(err error) bool {
+	e, ok := errors.AsType[*net.OpError](err)
+	return ok && e.Net == "unix" && errors.Is(err, syscall.EINVAL)
+}
 
 func network(op string, cause error) func(error) bool {
 	return func(err error) bool {

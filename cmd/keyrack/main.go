@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -91,16 +92,18 @@ func find(args []string) (found *command, rest []string) {
 // unknownCommand says which words name no command: two, where the first is the
 // name of a group.
 func unknownCommand(args []string) error {
-	if len(args) == 0 {
+	switch {
+	case len(args) == 0:
 		return usagef("keyrack help", "no command is given")
+	case isGroup(args[0]):
+		return usagef("keyrack help "+args[0], "there is no command %q", strings.Join(args[:min(2, len(args))], " "))
 	}
-	name := args[0]
-	for _, c := range commands() {
-		if group, _, two := strings.Cut(c.name, " "); two && group == name {
-			name = strings.Join(args[:min(2, len(args))], " ")
-		}
-	}
-	return usagef("keyrack help", "there is no command %q", name)
+	return usagef("keyrack help", "there is no command %q", args[0])
+}
+
+// isGroup reports whether commands of two words begin with name.
+func isGroup(name string) bool {
+	return slices.ContainsFunc(commands(), func(c command) bool { return strings.HasPrefix(c.name, name+" ") })
 }
 
 // run parses the flags and acts.

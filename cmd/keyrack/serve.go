@@ -68,11 +68,23 @@ func (o *serveOptions) config(sh *shell, fs *flag.FlagSet) (rack.Config, error) 
 	if err != nil {
 		return cfg, err
 	}
-	if _, _, err := net.SplitHostPort(*o.listen); err != nil {
+	if err := checkListen(*o.listen); err != nil {
 		return cfg, misused("give --listen HOST:PORT, such as "+api.DefaultListen, "--listen: %w", err)
 	}
 	cfg.Listen, cfg.Locked = *o.listen, *o.locked
 	return cfg, nil
+}
+
+// checkListen refuses what no address can be made of; a host is looked up later.
+func checkListen(address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err == nil && port == "" {
+		err = errors.New("missing port in address")
+	}
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	return err
 }
 
 // serve supervises workers until a signal.

@@ -19,32 +19,35 @@ import (
 )
 
 // serverCertificate reads the server's certificate and key from one PEM file,
-// or makes them. Clients pin the key, so it is made once. A file that others may
-// read or that is not an ordinary one is refused.
-func serverCertificate(dir string) (tls.Certificate, error) {
-	const name = "server.pem"
+// or makes them and says so. Clients pin the key, so it is made once. ErrServerKey
+// is a file that others may read, that is not an ordinary one or holds something else.
+func serverCertificate(dir string) (cert tls.Certificate, made bool, err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return tls.Certificate{}, err
+		return cert, false, err
 	}
 	defer root.Close()
-	info, err := root.Lstat(name)
-	if errors.Is(err, os.ErrNotExist) {
-		if err = makeServerKey(root, name); err == nil {
-			info, err = root.Lstat(name)
+	info, err := root.Lstat(serverName)
+	if made = errors.Is(err, os.ErrNotExist); made {
+		if err = makeServerKey(root, serverName); err == nil {
+			info, err = root.Lstat(serverName)
 		}
 	}
 	if err != nil {
-		return tls.Certificate{}, err
+		return cert, false, err
 	}
+	path := filepath.Join(dir, serverName)
 	if !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 {
-		return tls.Certificate{}, fmt.Errorf("%s/%s holds the server's key and has mode %v: make it an ordinary file of mode 0600", dir, name, info.Mode())
+		return cert, false, fmt.Errorf("%w: %s has mode %v", ErrServerKey, path, info.Mode())
 	}
-	content, err := root.ReadFile(name)
+	content, err := root.ReadFile(serverName)
 	if err != nil {
-		return tls.Certificate{}, err
+		return cert, false, err
 	}
-	return tls.X509KeyPair(content, content)
+	if cert, err = tls.X509KeyPair(content, content); err != nil {
+		return cert, false, fmt.Errorf("%w: %s: %w", ErrServerKey, path, err)
+	}
+	return cert, made, nil
 }
 
 // makeServerKey makes the file whole or not at all.

@@ -31,6 +31,9 @@ type Identity struct {
 // ErrInUse, or what folder, token and store said.
 func Create(ctx context.Context, cfg Config) (Identity, error) {
 	cfg = cfg.withDefaults()
+	if err := judgePath(cfg.Dir); err != nil { // before anything is made there
+		return Identity{}, err
+	}
 	if err := errors.Join(protectMemory(cfg), os.MkdirAll(cfg.Dir, 0o700)); err != nil {
 		return Identity{}, err
 	}
@@ -72,7 +75,7 @@ func (c *Config) fill(ctx context.Context, below keystore.Store) (Identity, erro
 	if err != nil {
 		return Identity{}, err
 	}
-	cert, err := serverCertificate(c.Dir)
+	cert, _, err := serverCertificate(c.Dir)
 	if err != nil {
 		return Identity{}, fmt.Errorf("make the server's key: %w", err)
 	}

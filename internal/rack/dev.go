@@ -72,6 +72,9 @@ func Dev(ctx context.Context, cfg Config) (a *Appliance, env []string, err error
 
 // markDev makes the folder and marks an empty one. Any other must have the mark.
 func markDev(dir string) error {
+	if err := judgePath(dir); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}

@@ -14,6 +14,9 @@ var (
 	// ErrNoToken says that the token cannot be opened; the error that wraps it says why.
 	ErrNoToken = errors.New("rack: the token does not open")
 
+	// ErrServerKey says that the file with the server's key and certificate is not private or not whole.
+	ErrServerKey = errors.New("rack: the server's key cannot be used")
+
 	ErrTokenUnsafe  = soft.ErrUnsafe  // others may read the soft token's file
 	ErrTokenDamaged = soft.ErrDamaged // it is not a token, or not an intact one
 	ErrStoreUnsafe  = bolt.ErrUnsafe  // others may read the store's file

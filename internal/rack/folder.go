@@ -47,6 +47,9 @@ var (
 // takeFolder keeps every other process out of the data folder until Close.
 func (a *Appliance) takeFolder(context.Context) error {
 	lock, err := lockFolder(a.cfg.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %w", ErrNone, err)
+	}
 	if err == nil {
 		a.onClose(func(context.Context) error { return lock.Close() })
 	}
@@ -68,8 +71,14 @@ func judgeFolder(dir string) error {
 		return fmt.Errorf("%w: %s belongs to another user", ErrOpenFolder, dir)
 	case info.Mode().Perm()&0o022 != 0:
 		return fmt.Errorf("%w: %s has mode %04o", ErrOpenFolder, dir, info.Mode().Perm())
-	case len(SocketPath(dir)) >= len(unix.RawSockaddrUnix{}.Path): // with the NUL behind it, unix(7)
-		return fmt.Errorf("%w: %s has %d bytes", ErrLongPath, SocketPath(dir), len(SocketPath(dir)))
+	}
+	return judgePath(dir)
+}
+
+// judgePath refuses a folder whose path leaves no room for that of the Unix socket in it.
+func judgePath(dir string) error {
+	if n := len(SocketPath(dir)); n >= len(unix.RawSockaddrUnix{}.Path) { // with the NUL behind it, unix(7)
+		return fmt.Errorf("%w: %s has %d bytes", ErrLongPath, SocketPath(dir), n)
 	}
 	return nil
 }

@@ -23,8 +23,13 @@ import (
 
 // answerOperator opens the door for the operator, who is answered also while the appliance is locked.
 func (a *Appliance) answerOperator(context.Context) (err error) {
-	if a.cert, err = serverCertificate(a.cfg.Dir); err != nil {
+	made := false
+	if a.cert, made, err = serverCertificate(a.cfg.Dir); err != nil {
 		return err
+	}
+	if made {
+		a.cfg.Logger.LogAttrs(a.ctx, slog.LevelWarn, "the server's key was gone, and a new one is made: restore server.pem, or tell every client the new key",
+			slog.String("serverKey", a.ServerKey()))
 	}
 	a.gate = access.NewGate(access.Config{Log: a.log, Clock: a.cfg.Clock, Realm: a.cfg.Realm, Logger: a.cfg.Logger})
 	a.background(&a.drain, a.gate.Keep)

@@ -94,6 +94,9 @@ func create(path string) (*os.File, error) {
 		return nil, fmt.Errorf("keystore/bolt: %w", err)
 	}
 	if err := build(fresh); err != nil {
+		if cause := full(err); cause != 0 && !errors.Is(err, cause) {
+			err = fmt.Errorf("%s: %w", fresh, cause)
+		}
 		return nil, errors.Join(fmt.Errorf("keystore/bolt: %w", err), remove(fresh))
 	}
 	f, err := openFile(fresh)

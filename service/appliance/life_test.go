@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/keyrack/keyrack/api"
@@ -217,6 +218,8 @@ func TestWhatTheOperatorIsTold(t *testing.T) {
 		{hsm.ErrBlob, api.KindKeyUnavailable, "token"},
 		{keystore.ErrDamaged, api.KindInternal, "store-damaged"},
 		{keystore.ErrFull, api.KindInternal, "store"},
+		{syscall.ENOSPC, api.KindInternal, "store"},
+		{syscall.EADDRINUSE, api.KindInternal, "address"},
 		{keystore.ErrLocked, api.KindInvalidState, "locked"},
 		{domain.ErrLocked, api.KindInvalidState, "locked"},
 		{domain.ErrRotating, api.KindInvalidState, "rotating"},
