@@ -60,6 +60,7 @@ var reasonHints = map[string]string{
 	"token":         "see that the token is there and works, then start the appliance anew",
 	"principal":     "keyrack principal list shows who is registered",
 	"address":       "free the address that keyrack serve was given and unlock again, or start it with another --listen",
+	"space":         "make room on the disk of the appliance's data folder and of its token",
 	"store":         "make room on the disk of the appliance's data folder; reads go on meanwhile",
 	"store-damaged": "run keyrack check on the appliance, and keep a copy of its data folder before anything in it is changed",
 }

@@ -157,8 +157,10 @@ func told(what string, err error) error {
 		e.Kind, e.Reason = api.KindKeyUnavailable, "token"
 	case errors.Is(err, keystore.ErrDamaged):
 		e.Reason = "store-damaged"
-	case errors.Is(err, keystore.ErrFull), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG): // the token's file, too
+	case errors.Is(err, keystore.ErrFull):
 		e.Reason = "store"
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG): // of another file: the token's
+		e.Reason = "space"
 	case errors.Is(err, syscall.EADDRINUSE), errors.Is(err, syscall.EADDRNOTAVAIL):
 		e.Reason = "address"
 	}

@@ -218,7 +218,7 @@ func TestWhatTheOperatorIsTold(t *testing.T) {
 		{hsm.ErrBlob, api.KindKeyUnavailable, "token"},
 		{keystore.ErrDamaged, api.KindInternal, "store-damaged"},
 		{keystore.ErrFull, api.KindInternal, "store"},
-		{syscall.ENOSPC, api.KindInternal, "store"},
+		{syscall.ENOSPC, api.KindInternal, "space"},
 		{syscall.EADDRINUSE, api.KindInternal, "address"},
 		{keystore.ErrLocked, api.KindInvalidState, "locked"},
 		{domain.ErrLocked, api.KindInvalidState, "locked"},
