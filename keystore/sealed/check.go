@@ -56,7 +56,7 @@ func (r *Report) tolerate(row keystore.Name, err error) error {
 	return nil
 }
 
-// checker is a Check that runs.
+// checker is a Check that runs. Its memory is bounded by the number of buckets, not of rows.
 type checker struct {
 	*reader
 	report   Report
@@ -99,6 +99,7 @@ func (s *Store) Check(ctx context.Context, progress func(done, total int)) (Repo
 	})
 }
 
+// run checks everything once: the name key, the buckets, the rows, and that none is missing.
 func (c *checker) run() error {
 	tree := c.at.tree
 	c.report.Generation = c.at.anchor.generation()
@@ -122,7 +123,8 @@ func (c *checker) step() {
 	}
 }
 
-// checkBuckets opens every bucket that has a row or should have one.
+// checkBuckets proves and opens every bucket that should have a row, and names rows of buckets that
+// should have none.
 func (c *checker) checkBuckets() error {
 	for e, err := range c.below.Scan(keystore.Range(keystore.SpaceBucket)) {
 		if err != nil {

@@ -22,6 +22,7 @@ const (
 // anchor is the value of an anchor row.
 type anchor [anchorSize]byte
 
+// generation returns the generation, which orders the versions of one course of things.
 func (a *anchor) generation() uint64 { return binary.BigEndian.Uint64(a[24:]) }
 
 // anchorName returns the name of a node's anchor row.
@@ -33,8 +34,8 @@ func anchorName(node [16]byte) keystore.Name {
 // is immutable. Nothing of it is secret but keys.
 type version struct {
 	anchor anchor
-	tree   *node
-	keys   keyset
+	tree   *node  // shares its nodes with those of the versions beside it
+	keys   keyset // of which older bucket rows may need the older
 }
 
 // newVersion returns the version of this generation that consists of tree. Its state root is made
@@ -60,15 +61,15 @@ func (s *Store) newVersion(generation uint64, tree *node, keys keyset) *version 
 // it runs again; so it is enough that a version stays known until the Update that made it has
 // returned, and is forgotten then if nothing came of it.
 type ledger struct {
-	mu     sync.Mutex // guards all below and the users of keys; held for a few instructions
-	newest *version
-	known  map[anchor]*version
-	floors map[uint64]int // Views that look for a version of at least this generation
-	pruned uint64         // no version of an earlier generation is known
-	ended  bool
+	mu     sync.Mutex          // guards all below and the users of keys; held for a few instructions
+	newest *version            // acknowledged; it is known, too
+	known  map[anchor]*version // by the anchor row as it is stored
+	floors map[uint64]int      // Views that look for a version of at least this generation
+	pruned uint64              // no version of an earlier generation is known
+	ended  bool                // the keys are wiped
 }
 
-// start makes v the one version known.
+// start makes v the one version known. The ledger holds its keys from then on.
 func (l *ledger) start(v *version) {
 	l.known, l.floors = make(map[anchor]*version), make(map[uint64]int)
 	l.newest = v
@@ -99,6 +100,7 @@ func (l *ledger) drop(v *version) {
 	}
 }
 
+// remove forgets a known version. The caller holds mu.
 func (l *ledger) remove(v *version) {
 	delete(l.known, v.anchor)
 	v.keys.hold(-1)
@@ -120,7 +122,9 @@ func (l *ledger) acknowledge(v *version) {
 	l.prune()
 }
 
-// prune forgets the versions that nobody may meet any more. The caller holds mu.
+// prune forgets the versions that nobody may meet any more: those from before the newest that no View
+// looks for. It looks at all known versions only when that bound has moved, so a View that takes long
+// to find its version costs the Updates meanwhile nothing. The caller holds mu.
 func (l *ledger) prune() {
 	limit := l.newest.anchor.generation()
 	for floor := range l.floors {
@@ -154,6 +158,7 @@ func (l *ledger) withdraw(floor uint64) {
 	l.settle(floor)
 }
 
+// settle takes back what announce noted. The caller holds mu.
 func (l *ledger) settle(floor uint64) {
 	if l.floors[floor]--; l.floors[floor] == 0 {
 		delete(l.floors, floor)
@@ -178,6 +183,9 @@ func (l *ledger) findLatest(row []byte) (*version, error) {
 	return l.lookup(row, l.newest.anchor.generation())
 }
 
+// lookup returns the version with this anchor row, nil for none, if it is of the generation floor or
+// a later one, and counts its keys as in use. The whole row is compared: node and counter, too. The
+// caller holds mu.
 func (l *ledger) lookup(row []byte, floor uint64) (v *version, err error) {
 	if len(row) == anchorSize {
 		v = l.known[anchor(row)]
@@ -193,7 +201,8 @@ func (l *ledger) lookup(row []byte, floor uint64) (v *version, err error) {
 	return v, nil
 }
 
-// reject says why there is no version for what the anchor row holds.
+// reject says why there is no version for what the anchor row holds. It is told apart whether the
+// row is older: that is somebody who has put a copy back.
 func (l *ledger) reject(row []byte, floor uint64) error {
 	n := anchorName([16]byte(l.newest.anchor[:]))
 	switch {

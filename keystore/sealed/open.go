@@ -11,7 +11,7 @@ import (
 	"github.com/keyrack/keyrack/keystore"
 )
 
-// maxNamed bounds the rows that an error of Open names.
+// maxNamed bounds the rows that an error of Open names: it stands in one line of a log.
 const maxNamed = 8
 
 // Create makes the state of an empty store, for the appliance and its node with these ids: the name
@@ -54,7 +54,9 @@ func Create(ctx context.Context, below keystore.Store, keys Keys, appliance, nod
 	return err
 }
 
-// refuseExisting returns ErrExists when r shows any row that only a created store has.
+// refuseExisting returns ErrExists when r shows any row that only a created store has. One of them
+// alone counts: it may be what is left of a store after somebody has removed the others, and must
+// not be taken for a store that is new.
 func refuseExisting(r keystore.Reader) error {
 	for _, space := range []keystore.Space{keystore.SpaceBucket, keystore.SpaceAnchor, keystore.SpaceNameKey} {
 		lo, hi := keystore.Range(space)
@@ -66,6 +68,7 @@ func refuseExisting(r keystore.Reader) error {
 	return refuseRows(r, lo, hi)
 }
 
+// refuseRows returns ErrExists when r shows a row from lo to before hi.
 func refuseRows(r keystore.Reader, lo, hi keystore.Name) error {
 	for _, err := range r.Scan(lo, hi) {
 		if err != nil {
@@ -99,7 +102,8 @@ func Open(ctx context.Context, below keystore.Store, keys Keys, appliance, node 
 	return s, nil
 }
 
-// load reads the name key, the anchor row and all bucket rows, and starts the ledger with them.
+// load reads the name key, the anchor row and all bucket rows, and starts the ledger with them. In
+// the usual case it opens no bucket row: the digests are all that the state root stands on.
 func (s *Store) load(r keystore.Reader, keys keyset) error {
 	row, err := r.Get(nameKeyName())
 	switch {
@@ -131,7 +135,8 @@ func (s *Store) load(r keystore.Reader, keys keyset) error {
 	return nil
 }
 
-// loadAnchor reads the anchor row.
+// loadAnchor reads the anchor row. That there is none is damage, never a store that is new: whoever
+// could make one look new by removing a row could make it forget everything.
 func (s *Store) loadAnchor(r keystore.Reader) (a anchor, err error) {
 	row, err := s.anchorRow(r.Get)
 	switch {
@@ -168,7 +173,8 @@ func (s *Store) bucketRows(r keystore.Reader, keys keyset, f func(uint16, []byte
 }
 
 // explain returns why the state root does not stand for the bucket rows: those that do not open, or
-// else some that are of another time.
+// else some that are of another time. A failing medium leaves the former, somebody who edits it the
+// latter; the operator needs a backup either way, and should know which it is.
 func (s *Store) explain(r keystore.Reader, keys keyset, a anchor) error {
 	var bad []string
 	more := 0

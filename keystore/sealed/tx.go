@@ -23,10 +23,13 @@ type tx struct {
 	force bool   // there is a new state root even if no bucket has changed
 }
 
+// newTx returns the transaction that reads through o and writes to below. It lives as long as o.
 func newTx(o *opener, below keystore.Tx) *tx {
 	return &tx{opener: o, below: below, raw: &rawTx{below: below}, keys: o.at.keys}
 }
 
+// Get proves what it returns, also that there is nothing. Any error but keystore.ErrNotFound keeps
+// the transaction from committing: who overlooks it would decide on less than he asked for.
 func (t *tx) Get(n keystore.Name) ([]byte, error) {
 	if err := t.may(n, t.meter.Read(n)); err != nil {
 		return nil, err
@@ -38,6 +41,8 @@ func (t *tx) Get(n keystore.Name) ([]byte, error) {
 	return value, err
 }
 
+// Put seals value at once, and keeps no reference to it. The row's record gets a salt of its own, so
+// its mark differs from that of every record before it, and of every other run of the transaction.
 func (t *tx) Put(n keystore.Name, value []byte) error {
 	if err := t.may(n, t.meter.Write(n, len(value))); err != nil {
 		return err
@@ -113,7 +118,9 @@ func (t *tx) may(n keystore.Name, metered error) error {
 }
 
 // finish writes the bucket rows that have changed and the anchor row, and returns the version that
-// they are, nil when there is no change. From then on the version is known.
+// they are, nil when there is no change: a transaction that only read leaves no trace. From then on
+// the version is known, before anybody can read it. Of the transactions that commit together each
+// puts the anchor row, and the last one's reaches the medium.
 func (t *tx) finish() (*version, error) {
 	if err := t.meter.Err(); err != nil {
 		return nil, err
@@ -133,7 +140,8 @@ func (t *tx) finish() (*version, error) {
 	return next, nil
 }
 
-// putBuckets writes the bucket rows that have changed, under the newest version of the domain key.
+// putBuckets writes the bucket rows that have changed, under the newest version of the domain key,
+// and returns the changes of the hash tree that this makes, in the order of buckets.
 func (t *tx) putBuckets() (changes []change, err error) {
 	for _, number := range slices.Sorted(maps.Keys(t.buckets)) {
 		b := t.buckets[number]
@@ -149,7 +157,8 @@ func (t *tx) putBuckets() (changes []change, err error) {
 	return changes, nil
 }
 
-// putBucket writes one bucket row, or removes that of a bucket where nothing is left, with its key.
+// putBucket writes one bucket row, or removes that of a bucket where nothing is left: with it goes the
+// bucket's key, so that what was deleted cannot be opened by who has the domain key later.
 func (t *tx) putBucket(number uint16, b *bucket) (*node, error) {
 	n, keys := bucketName(number), t.keys.newest()
 	if b.rows() == 0 {
@@ -162,12 +171,15 @@ func (t *tx) putBucket(number uint16, b *bucket) (*node, error) {
 	return keys.newLeaf(number, row, b.rows()), t.below.Put(n, row)
 }
 
-// rawTx is the Tx of the rows that are not sealed, beside a tx.
+// rawTx is the Tx of the rows that are not sealed, beside a tx, in the same transaction below. It
+// proves nothing: the owners of those rows do that. It has limits of its own, those of an Update.
 type rawTx struct {
 	below keystore.Tx
 	meter keystore.Meter
 }
 
+// Get, Put and Delete are those of the store below. Their errors, too, keep the whole transaction
+// from committing, but for keystore.ErrNotFound.
 func (t *rawTx) Get(n keystore.Name) ([]byte, error) {
 	if err := t.may(n, t.meter.Read(n)); err != nil {
 		return nil, err
@@ -187,6 +199,7 @@ func (t *rawTx) Delete(n keystore.Name) error {
 	return t.write(n, 0, func() error { return t.below.Delete(n) })
 }
 
+// write does one write of size bytes, if it may be.
 func (t *rawTx) write(n keystore.Name, size int, do func() error) error {
 	if err := t.may(n, t.meter.Write(n, size)); err != nil {
 		return err
@@ -197,7 +210,8 @@ func (t *rawTx) write(n keystore.Name, size int, do func() error) error {
 	return nil
 }
 
-// may keeps a rawTx from sealed rows and from this package's own.
+// may keeps a rawTx from sealed rows, which would come to be without their bucket, and from this
+// package's own, which would then not be those of the state root.
 func (t *rawTx) may(n keystore.Name, metered error) error {
 	if metered != nil {
 		return metered
