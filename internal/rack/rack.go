@@ -91,6 +91,9 @@ type Appliance struct {
 	ended    chan struct{} // closed when the operator has locked the appliance
 	ending   sync.Once
 
+	telling sync.Mutex
+	locking bool // guarded by telling; the operator has locked the appliance, and this was told
+
 	// life is held while the appliance starts or unlocks and when it begins to close, so that what
 	// was started is stopped. It guards what follows. Close runs drain, then undo, each from its
 	// end: first nobody asks any more, then what answered goes.

@@ -53,7 +53,7 @@ func (a *Appliance) Unlock(ctx context.Context) error {
 		a.keyring.Lock()
 		return errors.Join(err, a.server.Publish(a.self.LockedRoutes(a.gate)))
 	}
-	a.cfg.OnState(a, applianceapi.Unlocked)
+	a.tell(applianceapi.Unlocked)
 	return nil
 }
 
