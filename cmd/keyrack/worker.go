@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -52,9 +51,7 @@ func runWorker(cfg rack.Config, parent *supervise.Parent) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	go func() { <-parent.Gone(); stop() }()
 	var begun atomic.Bool
-	var first sync.Once // a locked one may be unlocked before Start has returned
 	cfg.OnState = func(a *rack.Appliance, s applianceapi.State) {
-		first.Do(func() {})
 		if !begun.Swap(true) || s == applianceapi.Unlocked { // one that is locked later only ends
 			ready(cfg.Logger, a, s)
 		}
