@@ -154,12 +154,19 @@ func (m *machine) check(r *rapid.T) {
 	if versions, floors := m.store.Known(); versions != 1 || floors != 0 {
 		r.Fatalf("%d versions known, %d floors", versions, floors)
 	}
-	for i := range 13 {
-		got, err := get(m.store, i%2 == 0, name(i))
-		want, is := m.rows[name(i)]
-		if is != (err == nil) || string(got) != want || !is && !errors.Is(err, keystore.ErrNotFound) {
-			r.Fatalf("row %d: %q, %v, want %q, %v", i, got, err, want, is)
+	read := func(get func(keystore.Name) ([]byte, error)) error {
+		for i := range 13 {
+			got, err := get(name(i))
+			want, is := m.rows[name(i)]
+			if is != (err == nil) || string(got) != want || !is && !errors.Is(err, keystore.ErrNotFound) {
+				return fmt.Errorf("row %d: %q, %v, want %q, %v", i, got, err, want, is)
+			}
 		}
+		return nil
+	}
+	_, err = m.store.Update(m.t.Context(), func(tx keystore.Tx) error { return read(tx.Get) })
+	if err = errors.Join(err, m.store.View(m.t.Context(), func(v keystore.Reader) error { return read(v.Get) })); err != nil {
+		r.Fatal(err)
 	}
 }
 
