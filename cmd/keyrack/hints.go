@@ -90,7 +90,7 @@ var hints = []struct {
 	{is(audit.ErrForked), "the log was rewritten or it is another log: keep its folder as evidence, and trust the copies of it made before"},
 	{is(audit.ErrTruncated), "records that were signed are missing at the end: look for them in a backup of the folder"},
 	{is(audit.ErrDamaged), "trust no record from that place on: keep the folder as evidence, and compare it with a backup"},
-	{is(audit.ErrCheckpoint), "check --key and the folder: they must belong to the same appliance, which signs a checkpoint a second after its first record"},
+	{is(audit.ErrCheckpoint), "the folder and the key must be of one appliance, which keeps its newest checkpoint in the folder: what is gone from there may be in a backup"},
 	// A data folder, and what an appliance needs to start.
 	{is(securemem.ErrNotLocked), "let the process lock memory: LimitMEMLOCK=64M in a systemd unit, ulimit -l in a shell"},
 	{is(securemem.ErrFull), "let the process lock more memory: LimitMEMLOCK=64M in a systemd unit, ulimit -l in a shell"},

@@ -52,11 +52,12 @@ func initAdvice(w io.Writer, dir string) error {
 WARNING: there is NO RECOVERY SLOT. Whoever loses the token loses every key.
 WARNING: the soft token is a file, for DEVELOPMENT: who can read it can read every key.
 
-Keep the audit key elsewhere: with it anybody can check the log, keyrack help audit verify.
+Keep the audit key elsewhere: with it anybody can check the log, by
+  keyrack audit verify %[2]s --key KEY
 Next:
   keyrack serve --dir %[1]s
-  keyrack principal add NAME --out FOLDER --dir %[1]s
-`, shellQuote(dir))
+  keyrack principal add NAME --account TWELVE-DIGITS --out FOLDER --dir %[1]s
+`, shellQuote(dir), shellQuote(filepath.Join(dir, "audit")))
 	return err
 }
 

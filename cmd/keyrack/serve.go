@@ -33,7 +33,9 @@ start ends serve.
 SIGTERM and Ctrl-C stop it in order: what was read is answered, the audit log is
 written and signed, the status is 0. A second one, or 30 s, ends it at once.
 SIGHUP is ignored. $NOTIFY_SOCKET is told READY=1 and STOPPING=1: in a systemd
-unit, Type=notify. The log goes to standard error.`,
+unit, Type=notify, and LimitMEMLOCK=64M for what is kept in locked memory. The
+next files of the audit log, 192 MiB, are made ahead. The log of what happens
+here goes to standard error.`,
 	flags: serveFlags,
 }
 

@@ -51,6 +51,7 @@ func (a *Appliance) openLog(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.newLog = a.log.State().Size == 0
 	a.onClose(a.log.Close)
 	return nil
 }

@@ -78,6 +78,7 @@ type Appliance struct {
 	keyring  *domain.Keyring
 	log      *audit.Log
 	auditKey string
+	newLog   bool // the log held no record when it was opened
 	gate     *access.Gate
 	self     *appliance.Service
 	pools    *work.Pools

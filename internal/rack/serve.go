@@ -121,6 +121,9 @@ func (a *Appliance) warnings() []string {
 	}
 	all = append(all, a.gate.Warnings()...)
 	if o := a.open.Load(); o != nil {
+		if o.logGone {
+			all = append(all, logIsGone)
+		}
 		all = slices.Concat(all, o.keys.Warnings(), o.clients.Warnings())
 	}
 	return all

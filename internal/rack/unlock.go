@@ -25,7 +25,15 @@ type opened struct {
 	clients  *iam.Service
 	routes   []access.Route
 	listener net.Listener
+	logGone  bool // the log held nothing of what the store holds
 }
+
+// bareRows is how many sealed rows an appliance has before the first call that changes
+// something, and so leaves a record: the digest of its slots, and the time.
+const bareRows = 2
+
+// logIsGone is what the operator is told where the log holds nothing of what the store does.
+const logIsGone = "the audit log has begun anew: its records of what the store holds are gone; see whether the disk of the folder audit is mounted"
 
 // errClosing is returned by an Unlock that comes too late.
 var errClosing = errors.New("rack: the appliance is stopping")
@@ -87,6 +95,9 @@ func (a *Appliance) openRecords(ctx context.Context, o *opened) (err error) {
 
 // recoverLog gives the log the records of changes that a cut kept from it.
 func (a *Appliance) recoverLog(ctx context.Context, o *opened) error {
+	if o.logGone = a.newLog && o.records.State().Rows > bareRows; o.logGone {
+		a.cfg.Logger.LogAttrs(ctx, slog.LevelError, logIsGone)
+	}
 	n, err := a.gate.Recover(ctx, o.records)
 	if n > 0 {
 		a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "the audit log got records of changes that were made before a cut", slog.Int("records", n))
