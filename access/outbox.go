@@ -3,6 +3,7 @@ package access
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -100,6 +101,13 @@ func (o *outbox) takeUnlogged() (rows []outboxRow) {
 	return rows
 }
 
+// reset forgets all rows.
+func (o *outbox) reset() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.rows = nil
+}
+
 // logOutbox offers the log the records that it has refused: their changes are
 // made, so they must be told of as soon as it has room.
 func (g *Gate) logOutbox(ctx context.Context) {
@@ -124,7 +132,11 @@ func (g *Gate) dropOutbox(ctx context.Context) {
 			byStore[r.store] = append(byStore[r.store], r)
 		}
 		for store, rows := range byStore {
-			if err := deleteRows(ctx, store, rows); err != nil {
+			err := deleteRows(ctx, store, rows)
+			if errors.Is(err, keystore.ErrClosed) { // Recover meets them when it is open again
+				continue
+			}
+			if err != nil {
 				g.outbox.add(rows, 0)
 				g.Logger.LogAttrs(ctx, slog.LevelWarn, "outbox rows could not be dropped", slog.Any("error", err))
 			}

@@ -36,6 +36,7 @@ const (
 // those of the store, the log and the context. A row that was removed from the
 // medium is not missed here, but by a check of the whole store.
 func (g *Gate) Recover(ctx context.Context, store keystore.Store) (appended int, err error) {
+	g.outbox.reset() // what an unlocking that failed has left is in the store
 	for more := true; more && err == nil; {
 		r := recovery{Gate: g, store: store}
 		more, err = r.round(ctx)

@@ -182,6 +182,21 @@ func TestOutboxRowsAreDroppedLater(t *testing.T) {
 	}
 }
 
+// TestOutboxRowsOfAClosedStore: nobody waits for a store that was closed. Its rows are met when it is open again.
+func TestOutboxRowsOfAClosedStore(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	store := keystore.NewMemory()
+	r.call(root, access.Handle(r.Gate, change, write(store, nil)), goodBody)
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	access.Keep(t.Context(), r.Gate, false)
+	if n := access.Outbox(r.Gate); n != 0 {
+		t.Errorf("%d rows are waited for", n)
+	}
+}
+
 // TestAChangeThatTheLogRefuses is made, and not answered; its record follows as
 // soon as the log has room.
 func TestAChangeThatTheLogRefuses(t *testing.T) {
