@@ -115,3 +115,12 @@ func TestDevResetThroughALink(t *testing.T) {
 		}
 	}
 }
+
+// TestSocketIsPrivate keeps other users from taking up the operator's connections.
+func TestSocketIsPrivate(t *testing.T) {
+	t.Parallel()
+	r := racktest.Start(t)
+	if info, err := os.Stat(r.Socket()); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("got %v, %v", info, err)
+	}
+}

@@ -65,6 +65,9 @@ func (a *Appliance) listenLocal() (err error) {
 	if a.local, err = net.Listen("unix", a.Socket()); err != nil {
 		return err
 	}
+	if err := os.Chmod(a.Socket(), 0o600); err != nil { // whatever the umask: nobody else is answered anyway
+		return errors.Join(err, a.local.Close())
+	}
 	a.accept(a.local, server.Local(&identity.Principal{
 		ARN:  fmt.Sprintf("arn:%s:keyrack:%s::operator", a.cfg.Realm.Partition, a.cfg.Realm.Region),
 		Type: identity.Operator,
