@@ -15,7 +15,8 @@ var checkCommand = command{
 	name: "check", args: operatorArgs, short: "prove every record of the appliance",
 	long: `
 Reads every record of the store and proves it against the state root: nothing is
-changed, missing, too much or old. It runs in the appliance beside its work; on a
+changed, missing, too much or old. No check can see that the whole store was put
+back to an older copy while the appliance was stopped. It runs in the appliance beside its work; on a
 terminal it shows how far it is. A check that runs already is waited for. The exit
 status is 1 if it found problems, which it lists.` + operatorLong,
 	flags: checkFlags,
@@ -60,7 +61,7 @@ func checked(sh *shell, c *client.Client) (r *applianceapi.CheckRecordsResponse,
 func checkText(r *applianceapi.CheckRecordsResponse) string {
 	var b strings.Builder
 	if r.State == applianceapi.CheckPassed {
-		fmt.Fprintf(&b, "OK: every record is what was written last (generation %d, %d steps)\n", r.Generation, r.Done)
+		fmt.Fprintf(&b, "OK: every record agrees with the state root of generation %d (%d steps)\n", r.Generation, r.Done)
 	}
 	for _, p := range r.Problems {
 		fmt.Fprintf(&b, "PROBLEM  %s\n", oneLine(p))
