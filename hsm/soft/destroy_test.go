@@ -101,3 +101,20 @@ func TestDestroyMakesRoom(t *testing.T) {
 		t.Errorf("a token with room returned %v", err)
 	}
 }
+
+// TestDestroyedForGood: what was destroyed already is said to be gone only where that is durable.
+func TestDestroyedForGood(t *testing.T) {
+	t.Parallel()
+	p, path, blobs := newToken(t, hsm.PRFSHA256)
+	for _, want := range []error{nil, hsm.ErrBlob} {
+		if err := p.Destroy(t.Context(), blobs[0]); !errors.Is(err, want) {
+			t.Errorf("got %v, want %v", err, want)
+		}
+	}
+	if err := os.RemoveAll(filepath.Dir(path)); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Destroy(t.Context(), blobs[0]); err == nil || errors.Is(err, hsm.ErrBlob) {
+		t.Errorf("in a folder that cannot be synced: %v", err)
+	}
+}

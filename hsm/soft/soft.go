@@ -144,7 +144,7 @@ func (t *Token) Destroy(ctx context.Context, blob []byte) error {
 		}
 		at, ok := img.find(id)
 		if !ok {
-			return hsm.ErrBlob
+			return t.gone()
 		}
 		less, err = img.without(at)
 		return err
@@ -157,6 +157,17 @@ func (t *Token) Destroy(ctx context.Context, blob []byte) error {
 		return err
 	}
 	return nil
+}
+
+// gone returns hsm.ErrBlob for a key that the file does not hold. A Destroy that was cut off may have taken it out
+// without having synced the folder; who hears that it is gone forgets it, so a power cut must not bring it back.
+func (t *Token) gone() error {
+	if t.path != "" {
+		if err := locked(t.path, func(string) error { return nil }); err != nil {
+			return err
+		}
+	}
+	return hsm.ErrBlob
 }
 
 // replace writes next to the file and makes it the token's image. The caller holds changing, so image does not change
