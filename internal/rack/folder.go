@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -44,16 +45,33 @@ var (
 	ErrInUse = errors.New("rack: another process uses the folder")
 )
 
+// takePatience is how long a start waits for a folder that is in use: a process that
+// was killed holds it until the kernel has taken its memory back.
+const takePatience = 2 * time.Second
+
 // takeFolder keeps every other process out of the data folder until Close.
-func (a *Appliance) takeFolder(context.Context) error {
-	lock, err := lockFolder(a.cfg.Dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: %w", ErrNone, err)
+func (a *Appliance) takeFolder(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, takePatience)
+	defer cancel()
+	again := time.NewTicker(takePatience / 40)
+	defer again.Stop()
+	for {
+		lock, err := lockFolder(a.cfg.Dir)
+		switch {
+		case err == nil:
+			a.onClose(func(context.Context) error { return lock.Close() })
+			return nil
+		case errors.Is(err, fs.ErrNotExist):
+			return fmt.Errorf("%w: %w", ErrNone, err)
+		case !errors.Is(err, ErrInUse):
+			return err
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return err
+		}
 	}
-	if err == nil {
-		a.onClose(func(context.Context) error { return lock.Close() })
-	}
-	return err
 }
 
 // SocketPath returns the path of the operator's Unix socket of the appliance in dir.
