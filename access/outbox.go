@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"math"
 	"slices"
@@ -60,6 +61,7 @@ type outboxRow struct {
 	store  keystore.Store
 	event  api.EventID
 	record []byte         // as it stands in the row
+	size   int            // of the row's value in bytes
 	at     audit.Position // reached with the record
 }
 
@@ -126,7 +128,7 @@ func (g *Gate) logOutbox(ctx context.Context) {
 // dropOutbox deletes rows whose records are synced, a few in a transaction.
 // A row that cannot be deleted now is tried again in the next round.
 func (g *Gate) dropOutbox(ctx context.Context) {
-	for rows := range slices.Chunk(g.outbox.take(g.Log.Synced()), dropAtOnce) {
+	for rows := range portions(g.outbox.take(g.Log.Synced())) {
 		byStore := map[keystore.Store][]outboxRow{}
 		for _, r := range rows {
 			byStore[r.store] = append(byStore[r.store], r)
@@ -144,20 +146,32 @@ func (g *Gate) dropOutbox(ctx context.Context) {
 	}
 }
 
-// dropAtOnce is how many rows one transaction deletes, of the keystore.MaxRows
-// that it may.
-const dropAtOnce = 16
+// Bounds of the rows that one transaction deletes: it reads them before, to count them.
+const (
+	dropAtOnce = 32 // of keystore.MaxRows
+	dropBytes  = keystore.MaxBytes / 2
+)
 
-// deleteRows deletes at most dropAtOnce rows.
-func deleteRows(ctx context.Context, store keystore.Store, rows []outboxRow) error {
-	_, err := store.Update(ctx, func(tx keystore.Tx) error {
-		for _, r := range rows {
-			if err := tx.Delete(outboxName(r.event)); err != nil {
-				return err
+// portions cuts rows into what one transaction may delete.
+func portions(rows []outboxRow) iter.Seq[[]outboxRow] {
+	return func(yield func([]outboxRow) bool) {
+		for len(rows) > 0 {
+			n, bytes := 0, 0
+			for n < min(len(rows), dropAtOnce) && (n == 0 || bytes+rows[n].size <= dropBytes) {
+				bytes += rows[n].size
+				n++
 			}
+			if !yield(rows[:n]) {
+				return
+			}
+			rows = rows[n:]
 		}
-		return nil
-	})
+	}
+}
+
+// deleteRows deletes a portion.
+func deleteRows(ctx context.Context, store keystore.Store, rows []outboxRow) error {
+	_, err := store.Update(ctx, func(tx keystore.Tx) error { return deleteOutbox(tx, rows) })
 	return err
 }
 

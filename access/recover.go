@@ -33,8 +33,8 @@ const (
 // anywhere, or returns an error, and runs again. Rows that a full medium keeps are
 // left to [Gate.Keep]: there is no need to refuse those who only read. A row that is damaged is an
 // error that names it; nothing is appended or deleted then. Other errors are
-// those of the store, the log and the context. A row that was removed from the
-// medium is not missed here, but by a check of the whole store.
+// those of the store, the log and the context. Where rows are
+// missing, or there are more than were counted, the error wraps keystore.ErrDamaged.
 func (g *Gate) Recover(ctx context.Context, store keystore.Store) (appended int, err error) {
 	g.outbox.reset() // what an unlocking that failed has left is in the store
 	for more := true; more && err == nil; {
@@ -63,6 +63,7 @@ type owed struct {
 	at    audit.Position    // the record stands there or behind it, if at all
 	time  int64             // of the record
 	sum   [sha256.Size]byte // of the record's bytes, which begin with the event
+	size  int               // of the row's value
 	found bool              // the log has it
 }
 
@@ -87,6 +88,11 @@ func (r *recovery) round(ctx context.Context) (more bool, err error) {
 // scan reads every row of the outbox and keeps what it must know of the oldest.
 func (r *recovery) scan(ctx context.Context) (more bool, err error) {
 	err = r.store.View(ctx, func(v keystore.Reader) error {
+		count, err := countOutbox(v)
+		if err != nil {
+			return err
+		}
+		found := uint64(0)
 		for e, err := range v.Scan(keystore.Range(keystore.SpaceOutbox)) {
 			if err != nil {
 				return err
@@ -95,11 +101,15 @@ func (r *recovery) scan(ctx context.Context) (more bool, err error) {
 			if err != nil {
 				return err
 			}
-			r.rows = append(r.rows, owed{event: rec.Event, at: at, time: rec.Time, sum: sha256.Sum256(encoded)})
+			found++
+			r.rows = append(r.rows, owed{event: rec.Event, at: at, time: rec.Time, sum: sha256.Sum256(encoded), size: len(e.Value)})
 			if len(r.rows) == 2*recoverAtOnce {
 				more = true
 				r.oldest()
 			}
+		}
+		if found != count {
+			return fmt.Errorf("%s: %w: it counts %d, and there are %d", countName(), errHidden, count, found)
 		}
 		more = more || len(r.rows) > recoverAtOnce
 		r.oldest()
@@ -231,11 +241,11 @@ func (r *recovery) trail(ctx context.Context, rows []owed) (*audit.Trail, error)
 
 // drop deletes the rows, whose records the log has.
 func (r *recovery) drop(ctx context.Context, _ audit.Position) error {
-	for some := range slices.Chunk(r.rows, dropAtOnce) {
-		rows := make([]outboxRow, len(some))
-		for i, o := range some {
-			rows[i] = outboxRow{store: r.store, event: o.event}
-		}
+	all := make([]outboxRow, len(r.rows))
+	for i, o := range r.rows {
+		all[i] = outboxRow{store: r.store, event: o.event, size: o.size}
+	}
+	for rows := range portions(all) {
 		err := deleteRows(ctx, r.store, rows)
 		if errors.Is(err, keystore.ErrFull) && !r.more {
 			r.outbox.add(rows, 0)

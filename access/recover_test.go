@@ -276,6 +276,7 @@ func TestRecoverThousands(t *testing.T) {
 		m.put(outboxName(event), value)
 		m.put(changed(names[i]), nil)
 	}
+	m.count(len(names))
 	m.run(forEver, func(r *rig, store keystore.Store) error {
 		n, err := r.Recover(t.Context(), store)
 		if n != len(names) {
@@ -287,6 +288,18 @@ func TestRecoverThousands(t *testing.T) {
 		return err
 	})
 	m.check(names)
+}
+
+func (m *machine) remove(n keystore.Name) {
+	_, err := m.store.Update(m.tb.Context(), func(tx keystore.Tx) error { return tx.Delete(n) })
+	if err != nil {
+		m.tb.Fatal(err)
+	}
+}
+
+// count makes the row that counts say what it would.
+func (m *machine) count(rows int) {
+	m.put(keystore.MakeName(keystore.SpaceOutboxCount), binary.BigEndian.AppendUint64(nil, uint64(rows)))
 }
 
 func (m *machine) put(n keystore.Name, value []byte) {
@@ -322,6 +335,45 @@ func TestRecoverReadsTheLogsEndOnly(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// TestRecoverMissesRows: somebody took a row away beneath the store, so that a
+// change would have no record; or the row that counts.
+func TestRecoverMissesRows(t *testing.T) {
+	t.Parallel()
+	for _, taken := range []string{"a row", "the count", "more than are counted"} {
+		m := newMachine(t)
+		m.run(forEver, func(r *rig, store keystore.Store) error {
+			for range 2 {
+				s, _ := r.unanswered(store, "00000")
+				t.Cleanup(s.Close)
+			}
+			return nil
+		})
+		outbox, _ := m.rows()
+		if len(outbox) != 2 {
+			t.Fatalf("%d rows", len(outbox))
+		}
+		event := [16]byte{0xfe}
+		switch taken {
+		case "a row":
+			rec, err := audit.ParseRecord(outbox[1][8:])
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.remove(outboxName(rec.Event))
+		case "the count":
+			m.remove(keystore.MakeName(keystore.SpaceOutboxCount))
+		default:
+			m.put(outboxName(event), audit.AppendRecord(make([]byte, 8), &audit.Record{Event: event}))
+		}
+		m.run(forEver, func(r *rig, store keystore.Store) error {
+			if n, err := r.Recover(t.Context(), store); n != 0 || !errors.Is(err, keystore.ErrDamaged) {
+				t.Errorf("%s: recovered %d, %v", taken, n, err)
+			}
+			return nil
+		})
+	}
 }
 
 // TestRecoverRefusesDamage names the row and leaves everything as it is.
@@ -448,6 +500,7 @@ func TestFormatExample(t *testing.T) {
 			t.Errorf("after 17 records the outbox is %x", outbox)
 		}
 		m.put(name, value)
+		m.count(2)
 		if n, err := r.Recover(t.Context(), store); n != 2 || err != nil {
 			t.Fatalf("recovered %d, %v", n, err)
 		}

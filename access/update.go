@@ -11,7 +11,7 @@ import (
 
 // Update is the only way for a method to write. f's rows and the call's
 // finished audit record, as the row outbox/<event id> (FORMAT.md), are one
-// transaction, so a change without a record cannot exist, whenever the power
+// transaction, of whose rows two are taken by that; so a change without a record cannot exist, whenever the power
 // goes. It needs a worker. f may run several times and must have filled the response when it
 // returns nil; its error comes back as it is.
 func (c *Call) Update(store keystore.Store, f func(keystore.Tx) error) error {
@@ -27,13 +27,13 @@ func (c *Call) Update(store keystore.Store, f func(keystore.Tx) error) error {
 		c.describe(&rec, nil)
 		row := audit.AppendRecord(appendPosition(nil, c.session.gate.Log.Durable()), &rec)
 		encoded = row[positionLen:]
-		return tx.Put(outboxName(c.event), row)
+		return putOutbox(tx, outboxName(c.event), row)
 	})
 	if err != nil {
 		return err
 	}
 	c.stored = encoded
-	c.session.keepRow(outboxRow{store: store, event: c.event, record: encoded})
+	c.session.keepRow(outboxRow{store: store, event: c.event, record: encoded, size: positionLen + len(encoded)})
 	return nil
 }
 
