@@ -8,8 +8,9 @@
 // requests and responses stand in api/kmsapi and its siblings.
 //
 // Walks of the table: [Struct.DecodeCBOR] and [Struct.AppendCBOR] for the native
-// wire, [Struct.DecodeJSON] and [Struct.AppendJSON] for people and AWS's wires,
-// [Struct.AppendAudit] for the log, [Field.SetText] for flags. What is wrong with a
+// wire, [Struct.DecodeJSON] and [Struct.AppendJSON] for people and AWS's JSON,
+// [Struct.DecodeRPC] and [Struct.AppendRPC] for AWS's CBOR, [Struct.AppendAudit]
+// for the log, [Field.SetText] for flags. What is wrong with a
 // request has the same kind and words whichever way it came.
 //
 // It does not read sockets or files, decide, store or encrypt anything.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"slices"
@@ -14,6 +15,7 @@ type violation struct {
 	value  string // " null", " 'x'", or "" for a value that is not repeated
 	member string // "keyId", "tags.1.member.tagKey"
 	rule   string // "Member must not be null"
+	n      uint64 // of the member of the structure that is being read
 
 	refusal *Error // instead: the operation's own error, if no constraint is broken
 }
@@ -30,6 +32,19 @@ func (vs *violations) add(f *Field, value, format string, args ...any) {
 
 // refuse notes that the operation will answer with e, unless a constraint is broken.
 func (vs *violations) refuse(e *Error) { *vs = append(*vs, violation{refusal: e}) }
+
+// of says that all from index from on was broken by f or within it.
+func (vs violations) of(from int, f *Field) {
+	for i := range vs[from:] {
+		vs[from+i].n = f.N
+	}
+}
+
+// sort puts all from index from on into the order of the members of one structure,
+// for wires whose members come in any. AWS has no order that holds for all services.
+func (vs violations) sort(from int) {
+	slices.SortStableFunc(vs[from:], func(a, b violation) int { return cmp.Compare(a.n, b.n) })
+}
 
 // nest names the structure f in what its members broke: all from index from
 // on. Items have no name of their own; their list knows their place.
@@ -108,13 +123,13 @@ func (f *Field) echo(text string) string {
 // Empty bytes are nil, as if they were absent.
 func (f *Field) putString(v reflect.Value, b []byte, bad *violations) {
 	switch {
+	case f.Form == AliasForm:
+		f.putAlias(v, b, bad)
 	case !f.fits(b):
 		f.badLength(b, bad)
 	case len(b) == 0:
 	case f.Shape == ShapeText:
-		if f.Form != AliasForm || f.checkAlias(b, bad) {
-			v.SetString(string(b))
-		}
+		v.SetString(string(b))
 	case f.Shape == ShapeKeyRef:
 		ref := ParseKeyRef(b)
 		if e := f.Form.refuse(ref); e != nil {
@@ -197,10 +212,15 @@ func (f *Field) putEnum(v reflect.Value, n uint64, got string, bad *violations) 
 // putContext checks and stores an encryption context.
 func (f *Field) putContext(v reflect.Value, c EncryptionContext, bad *violations) {
 	if int64(len(c)) > f.Max {
-		bad.add(f, "", "Member must have at most %d bytes in its canonical encoding", f.Max)
+		f.badContext(bad)
 		return
 	}
 	v.SetBytes(c)
+}
+
+// badContext notes that a context is too long.
+func (f *Field) badContext(bad *violations) {
+	bad.add(f, "", "Member must have at most %d bytes in its canonical encoding", f.Max)
 }
 
 // list gathers the items of one list as they are read. Items beyond the bound

@@ -88,6 +88,32 @@ func TestViolations(t *testing.T) {
 	}
 }
 
+// TestViolationsInOrder: what is broken is told in the order of the members,
+// whatever order they came in; what is missing follows.
+func TestViolationsInOrder(t *testing.T) {
+	t.Parallel()
+	const want = "ValidationException: 5 validation errors detected: " +
+		"Value 'a' at 'text' failed to satisfy constraint: Member must have length greater than or equal to 2; " +
+		"Value '6' at 'int' failed to satisfy constraint: Member must have value less than or equal to 5; " +
+		"Value at 'tags.1.member.tagKey' failed to satisfy constraint: Member must have length greater than or equal to 1; " +
+		"Value null at 'tags.1.member.tagValue' failed to satisfy constraint: Member must not be null; " +
+		"Value '1234' at 'inner.must' failed to satisfy constraint: Member must have length less than or equal to 3"
+	for _, body := range []string{
+		`{"Text":"a","Int":6,"Tags":[{"TagKey":""}],"Inner":{"Must":"1234"}}`, `{"Inner":{"Must":"1234"},"Tags":[{"TagKey":""}],"Int":6,"Text":"a"}`,
+	} {
+		if err := shapes.DecodeJSON([]byte(body), new(everyShape)); err == nil || err.Error() != want {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
+	}
+	if err := shapes.DecodeRPC(unhex(t, "bf 65496e6e6572 a1 644d757374 6431323334 6454616773 81 a1 665461674b6579 60 63496e74 06 6454657874 6161 ff"), new(everyShape)); err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	refused := `{"Target":"alias/b","Key":"alias/a"}`
+	if err := forms.DecodeJSON([]byte(refused), new(formed)); api.KindOf(err) != api.KindNotFound {
+		t.Errorf("%s: got %v, want what Key is refused with", refused, err)
+	}
+}
+
 // checkViolation checks for one violation, or none if want is "".
 func checkViolation(t *testing.T, err error, want string) {
 	t.Helper()

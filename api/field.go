@@ -13,8 +13,8 @@ const (
 	ShapeBlob                     // Blob: bytes
 	ShapeBool                     // bool
 	ShapeInt                      // int64
-	ShapeTime                     // Time: integer µs on the native wire, epoch seconds on AWS's
-	ShapeEnum                     // uint8 with Names: number on the native wire, name on AWS's
+	ShapeTime                     // Time: integer µs on the native wire, epoch seconds on AWS's wires
+	ShapeEnum                     // uint8 with Names: number on the native wire, name on AWS's wires
 	ShapeContext                  // EncryptionContext: map of text to text
 	ShapeStruct                   // struct with a field table of its own
 	ShapeList                     // slice of any of these but lists

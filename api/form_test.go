@@ -40,6 +40,10 @@ func TestForms(t *testing.T) {
 		{`{"Name":"a b","Target":"alias/a","Limit":0}`, "ValidationException: 2 validation errors detected: Value 'a b' at 'name'"},
 		{`{"Name":"a b"}`, "ValidationException: 1 validation error detected: Value 'a b' at 'name' failed to satisfy constraint: " + pattern},
 		{`{"Name":"alias/a\nb"}`, "ValidationException: 1 validation error detected: Value at 'name' failed to satisfy constraint: " + pattern},
+		{`{"Name":""}`, "ValidationException: 2 validation errors detected: Value '' at 'name' failed to satisfy constraint: " + pattern +
+			"; Value '' at 'name' failed to satisfy constraint: Member must have length greater than or equal to 1"},
+		{`{"Name":"alias/ ` + strings.Repeat("x", 250) + `"}`, "ValidationException: 2 validation errors detected: Value at 'name' failed to satisfy constraint: " + pattern +
+			"; Value at 'name' failed to satisfy constraint: Member must have length less than or equal to 256"},
 		{`{"Name":"alias/é"}`, "ValidationException: 1 validation error detected: Value 'alias/é' at 'name'"},
 		{`{"Name":"alias"}`, prefix},
 		{`{"Name":"alias/"}`, prefix},
@@ -65,7 +69,7 @@ func TestForms(t *testing.T) {
 			if err := s.DecodeJSON([]byte(c.json), &loose); err != nil {
 				t.Fatal(err)
 			}
-			if strings.Contains(c.json, `"Limit":0`) {
+			if strings.Contains(c.json, `"Limit":0`) || strings.Contains(c.json, `""`) {
 				return // not written
 			}
 			checkBegins(t, forms.DecodeCBOR(s.AppendCBOR(nil, &loose), new(formed)), c.want)

@@ -95,6 +95,10 @@ func TestJSONModes(t *testing.T) {
 		ok         bool
 	}{
 		{"unknown member on AWS's wire", `{"Unknown":{"a":[1,null]},"text":"a","Text":"abc"}`, []api.JSONMode{api.AWSJSON}, true},
+		{"empty body on AWS's wire", ``, []api.JSONMode{api.AWSJSON}, true},
+		{"empty body from people", ``, nil, false},
+		{"null in a list on AWS's wire", `{"Texts":["a",null]}`, []api.JSONMode{api.AWSJSON}, false},
+		{"null in a context on AWS's wire", `{"Pairs":{"k":null}}`, []api.JSONMode{api.AWSJSON}, false},
 		{"unknown member of a structure on AWS's wire", `{"Inner":{"Must":"","X":1}}`, []api.JSONMode{api.AWSJSON}, true},
 		{"repeated unknown member on AWS's wire", `{"X":1,"X":1}`, []api.JSONMode{api.AWSJSON}, false},
 		{"broken unknown member on AWS's wire", `{"X":"\ud800"}`, []api.JSONMode{api.AWSJSON}, false},

@@ -52,6 +52,19 @@ func roundTrip(t *testing.T, s *api.Struct, v any) {
 			t.Fatalf("%s in JSON: %v\n%s\ngot  %+v\nwant %+v", s.Name, err, text, got, v)
 		}
 	}
+	roundTripRPC(t, s, v)
+}
+
+// roundTripRPC does the same with AWS's CBOR.
+func roundTripRPC(t *testing.T, s *api.Struct, v any) {
+	t.Helper()
+	body, got := s.AppendRPC([]byte("before"), v)[len("before"):], fresh(v)
+	if err := s.DecodeRPC(body, got); err != nil || !reflect.DeepEqual(got, v) {
+		t.Fatalf("%s in AWS's CBOR: %v\n%x\ngot  %+v\nwant %+v", s.Name, err, body, got, v)
+	}
+	if again := s.AppendRPC(nil, got); !bytes.Equal(again, body) {
+		t.Fatalf("%s in AWS's CBOR: %x became %x", s.Name, body, again)
+	}
 }
 
 // TestWiresAgree damages random requests in the same way on both wires: what

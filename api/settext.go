@@ -104,7 +104,7 @@ func (f *Field) parse(v reflect.Value, text string, bad *violations) error {
 func (f *Field) parseJSON(v reflect.Value, text string, bad *violations) error {
 	var r jsonwire.Reader
 	r.Reset([]byte(text), jsonwire.Limits{})
-	err := f.readJSON(&r, v, 0, bad)
+	err := f.readNamed(people{&r}, v, 0, bad)
 	if err == nil {
 		err = r.Done()
 	}

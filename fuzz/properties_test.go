@@ -87,7 +87,7 @@ func checkRefusal(t *testing.T, err error) {
 
 // checkSame checks that every wire carries the request in.
 func checkSame(t *testing.T, op *api.Op, in any) {
-	fromCBOR, fromJSON, fromAWS := op.NewIn(), op.NewIn(), op.NewIn()
+	fromCBOR, fromJSON, fromAWS, fromRPC := op.NewIn(), op.NewIn(), op.NewIn(), op.NewIn()
 	if err := op.In.DecodeCBOR(op.In.AppendCBOR(nil, in), fromCBOR); err != nil || !reflect.DeepEqual(fromCBOR, in) {
 		t.Errorf("CBOR: %+v became %+v, %v", in, fromCBOR, err)
 	}
@@ -96,6 +96,9 @@ func checkSame(t *testing.T, op *api.Op, in any) {
 	}
 	if err := op.In.DecodeJSON(op.In.AppendJSON(nil, in, api.AWSJSON), fromAWS, api.AWSJSON); err != nil || !reflect.DeepEqual(fromAWS, in) {
 		t.Errorf("AWS's JSON: %+v became %+v, %v", in, fromAWS, err)
+	}
+	if err := op.In.DecodeRPC(op.In.AppendRPC(nil, in), fromRPC); err != nil || !reflect.DeepEqual(fromRPC, in) {
+		t.Errorf("AWS's CBOR: %+v became %+v, %v", in, fromRPC, err)
 	}
 }
 

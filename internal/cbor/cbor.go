@@ -6,8 +6,10 @@
 // Read first: [Reader] and the Append functions, which the wire and the audit
 // log are walked with, and [Marshal] and [Unmarshal] for stored records.
 //
-// It does not do streams, indefinite lengths, tags, floats or null. It is the
-// only package that imports github.com/fxamacker/cbor.
+// It does not do streams, indefinite lengths, tags, floats or null, except in
+// [Lenient], which stands apart: it reads requests of AWS's clients, who write CBOR
+// in other forms, and nothing that is stored or authenticated. It is the only
+// package that imports github.com/fxamacker/cbor.
 package cbor
 
 import (

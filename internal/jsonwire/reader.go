@@ -188,7 +188,9 @@ func (r *Reader) Int() (int64, error) {
 }
 
 // Micros reads a time as AWS's JSON has it, seconds since 1970 as any number (2^53 microseconds either way, else
-// ErrRange), and returns it in microseconds, rounded to the nearest.
+// ErrRange), and returns it in microseconds, rounded to the nearest. It goes through a float64 and is exact all the
+// same for what is written in whole microseconds less than 2^32 seconds from 1970: there the float is within 0.24 µs
+// of the number, and its product with 10^6, below 2^52, is rounded by 0.25 µs at most.
 func (r *Reader) Micros() (int64, error) {
 	raw, err := r.scalar(Number)
 	if err != nil {
