@@ -7,6 +7,7 @@ import "time"
 const (
 	MaxPlaintext         = 4096   // bytes of an Encrypt (AWS KMS, Encrypt)
 	MaxCiphertext        = 6144   // bytes of a CiphertextBlob
+	MaxDataKey           = 1024   // bytes of a data key, and of a GenerateRandom
 	MaxEncryptionContext = 8192   // bytes of the canonical encoding
 	MaxAliasName         = 256    // characters, "alias/" included
 	MaxKeyPolicy         = 32_768 // bytes (AWS KMS quota; more is LimitExceeded)

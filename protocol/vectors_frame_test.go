@@ -237,6 +237,7 @@ func makeRequests(t *testing.T, m *maker) {
 	}
 	makeBadRequests(m)
 	makeKeyRequests(m, key)
+	makeDataKeyRequests(m, key, blob, context)
 }
 
 // makeKeyRequests makes requests that manage a key and its names.
@@ -453,29 +454,7 @@ func makeReplies(t *testing.T, m *maker) {
 	makeErrorReplies(m)
 	makeHellos(m)
 	makeKeyReplies(m, id, arn, at)
-}
-
-// makeKeyReplies makes replies to the requests that manage a key and its names.
-func makeKeyReplies(m *maker, id api.KeyID, arn string, at api.Time) {
-	aliases := []kmsapi.AliasListEntry{{AliasName: "alias/billing", AliasArn: "arn:aws:kms:rack-1:000000000042:alias/billing",
-		TargetKeyId: id.String(), CreationDate: at, LastUpdatedDate: at}}
-	for _, good := range []struct {
-		name string
-		op   *api.Op
-		out  any
-	}{
-		{"describe-key", kmsapi.DescribeKey.Op, &kmsapi.DescribeKeyResponse{KeyMetadata: kmsapi.KeyMetadata{KeyId: id.String(), Arn: arn, CreationDate: at, KeyState: 2}}},
-		{"list-keys", kmsapi.ListKeys.Op, &kmsapi.ListKeysResponse{Keys: []kmsapi.KeyListEntry{{KeyId: id.String(), KeyArn: arn}}, NextMarker: "AQ", Truncated: true}},
-		{"list-keys-none", kmsapi.ListKeys.Op, &kmsapi.ListKeysResponse{}},
-		{"enable-key", kmsapi.EnableKey.Op, &kmsapi.EnableKeyResponse{}},
-		{"disable-key", kmsapi.DisableKey.Op, &kmsapi.DisableKeyResponse{}},
-		{"create-alias", kmsapi.CreateAlias.Op, &kmsapi.CreateAliasResponse{}},
-		{"update-alias", kmsapi.UpdateAlias.Op, &kmsapi.UpdateAliasResponse{}},
-		{"delete-alias", kmsapi.DeleteAlias.Op, &kmsapi.DeleteAliasResponse{}},
-		{"list-aliases", kmsapi.ListAliases.Op, &kmsapi.ListAliasesResponse{Aliases: aliases}},
-	} {
-		m.add(replyVector(good.name, good.op.Number, 30, protocol.Native{}.AppendReply(nil, good.op, 30, good.out, nil)).with("expect", "ok"))
-	}
+	makeDataKeyReplies(m, arn, materialID, example.bytes(t, "blob"), example.bytes(t, "plaintext"))
 }
 
 // exampleKeyHash is the hash of a client's key.

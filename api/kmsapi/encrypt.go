@@ -39,17 +39,21 @@ type DecryptRequest struct {
 
 // Check holds the rule that spans members: what may stand in for a ciphertext.
 func (r *DecryptRequest) Check() error {
-	if len(r.DryRunModifiers) == 0 {
-		if r.CiphertextBlob == nil {
-			return api.Errorf(api.KindValidation, "1 validation error detected: Value null at 'ciphertextBlob' failed to satisfy constraint: Member must not be null")
-		}
+	return ciphertextOrModifier(r.CiphertextBlob, r.DryRun, r.DryRunModifiers, "KeyId", &r.KeyId)
+}
+
+// ciphertextOrModifier refuses a request without a ciphertext unless it is a dry
+// run that looks at none; then the member called name must say which key is meant.
+func ciphertextOrModifier(blob api.Blob, dryRun bool, modifiers []DryRunModifier, name string, key *api.KeyRef) error {
+	switch {
+	case len(modifiers) == 0 && blob == nil:
+		return api.Errorf(api.KindValidation, "1 validation error detected: Value null at 'ciphertextBlob' failed to satisfy constraint: Member must not be null")
+	case len(modifiers) == 0:
 		return nil
-	}
-	if !r.DryRun {
+	case !dryRun:
 		return api.Errorf(api.KindValidation, "DryRunModifiers are allowed only with DryRun")
-	}
-	if r.KeyId.Form == api.RefAbsent {
-		return api.Errorf(api.KindValidation, "KeyId is required with the modifier IGNORE_CIPHERTEXT")
+	case key.Form == api.RefAbsent:
+		return api.Errorf(api.KindValidation, "%s is required with the modifier IGNORE_CIPHERTEXT", name)
 	}
 	return nil
 }

@@ -108,7 +108,7 @@ func (m KeyManager) String() string { return keyManagers.Name(uint8(m)) }
 // DryRunModifier changes what a dry run looks at (DryRunModifierType).
 type DryRunModifier uint8
 
-// IgnoreCiphertext makes a dry run of Decrypt check the access only.
+// IgnoreCiphertext makes a dry run of Decrypt or ReEncrypt check the access only.
 const IgnoreCiphertext DryRunModifier = 1
 
 var dryRunModifiers = api.Names{"IGNORE_CIPHERTEXT"}
@@ -118,3 +118,20 @@ func (DryRunModifier) Names() api.Names { return dryRunModifiers }
 
 // String returns AWS's name.
 func (m DryRunModifier) String() string { return dryRunModifiers.Name(uint8(m)) }
+
+// DataKeySpec is the length of a data key (DataKeySpec).
+type DataKeySpec uint8
+
+// AES256 is a data key of 32 bytes, AES128 one of 16.
+const (
+	AES256 DataKeySpec = iota + 1
+	AES128
+)
+
+var dataKeySpecs = api.Names{"AES_256", "AES_128"}
+
+// Names returns the closed list.
+func (DataKeySpec) Names() api.Names { return dataKeySpecs }
+
+// String returns AWS's name.
+func (s DataKeySpec) String() string { return dataKeySpecs.Name(uint8(s)) }

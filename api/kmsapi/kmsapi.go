@@ -27,10 +27,20 @@ var (
 	ListAliases = api.Define[ListAliasesRequest, ListAliasesResponse](api.KMS, "ListAliases", 11, api.ReadOnly|api.Idempotent)
 )
 
+// Keys for data, and ciphertexts that move to another key.
+var (
+	GenerateDataKey                 = api.Define[GenerateDataKeyRequest, GenerateDataKeyResponse](api.KMS, "GenerateDataKey", 12, api.ReadOnly|api.Idempotent)
+	GenerateDataKeyWithoutPlaintext = api.Define[GenerateDataKeyWithoutPlaintextRequest, GenerateDataKeyWithoutPlaintextResponse](
+		api.KMS, "GenerateDataKeyWithoutPlaintext", 13, api.ReadOnly|api.Idempotent)
+	GenerateRandom = api.Define[GenerateRandomRequest, GenerateRandomResponse](api.KMS, "GenerateRandom", 14, api.ReadOnly|api.Idempotent)
+	ReEncrypt      = api.Define[ReEncryptRequest, ReEncryptResponse](api.KMS, "ReEncrypt", 15, api.ReadOnly|api.Idempotent)
+)
+
 // Operations returns the rows of this package.
 func Operations() []*api.Op {
 	return []*api.Op{
 		CreateKey.Op, Encrypt.Op, Decrypt.Op, DescribeKey.Op, ListKeys.Op, EnableKey.Op, DisableKey.Op,
 		CreateAlias.Op, UpdateAlias.Op, DeleteAlias.Op, ListAliases.Op,
+		GenerateDataKey.Op, GenerateDataKeyWithoutPlaintext.Op, GenerateRandom.Op, ReEncrypt.Op,
 	}
 }

@@ -9,14 +9,14 @@ import (
 	"github.com/keyrack/keyrack/api"
 )
 
-// encryptionContext is what --context collects. A pair given twice is refused: which
+// encryptionContext is what --context and --from-context collect. A pair given twice is refused: which
 // of the two is meant would be a guess.
 type encryptionContext map[string]string
 
-// contextFlag declares --context.
-func contextFlag(fs *flag.FlagSet) encryptionContext {
+// contextFlag declares --context, or another flag that collects pairs.
+func contextFlag(fs *flag.FlagSet, name, usage string) encryptionContext {
 	c := encryptionContext{}
-	fs.Var(c, "context", "bind to `K=V`, a pair of the encryption context; may be given several times")
+	fs.Var(c, name, usage)
 	return c
 }
 

@@ -22,7 +22,7 @@ that encrypt was given.`,
 // --key is refused by the appliance, which knows all of its references.
 func decryptFlags(fs *flag.FlagSet) action {
 	key := fs.String("key", "", "refuse a ciphertext of another key than `KEY`: a key id, an ARN or an alias")
-	bound := contextFlag(fs)
+	bound := contextFlag(fs, "context", "the ciphertext is bound to `K=V`, a pair that encrypt was given; may be given several times")
 	in := inFlag(fs, "the ciphertext")
 	out := outFlag(fs, "the plaintext")
 	format := outputFlag(fs)

@@ -23,7 +23,7 @@ bound to the ciphertext, and decrypt must be given the same.`,
 // may be traced or dumped until it ends.
 func encryptFlags(fs *flag.FlagSet) action {
 	key := fs.String("key", "", "encrypt under `KEY`: a key id, an ARN or an alias such as alias/mail")
-	bound := contextFlag(fs)
+	bound := contextFlag(fs, "context", "bind to `K=V`, a pair of the encryption context; may be given several times")
 	in := inFlag(fs, "the plaintext")
 	out := outFlag(fs, "the ciphertext")
 	format := outputFlag(fs)
@@ -52,7 +52,7 @@ func encryptable(plaintext []byte) error {
 	case n == 0:
 		return hinted("encrypt takes 1 to 4096 bytes; was --in or the pipe meant to hold some?", "there is nothing to encrypt: the input is empty")
 	case n > api.MaxPlaintext:
-		return hinted(fmt.Sprintf("encrypt takes at most %d bytes; it is for small data such as passwords and keys", api.MaxPlaintext),
+		return hinted(fmt.Sprintf("encrypt takes at most %d bytes; encrypt more with a key of its own, which keyrack datakey makes", api.MaxPlaintext),
 			"the input is larger than %d bytes", api.MaxPlaintext)
 	}
 	return nil

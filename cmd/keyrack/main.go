@@ -58,7 +58,8 @@ func commands() []command {
 		statusCommand, lockCommand, unlockCommand, checkCommand, domainRotateCommand,
 		principalAddCommand, principalListCommand, principalRemoveCommand,
 		keyCreateCommand, keyDescribeCommand, keyListCommand, keyEnableCommand, keyDisableCommand,
-		aliasCreateCommand, aliasUpdateCommand, aliasDeleteCommand, aliasListCommand, encryptCommand, decryptCommand, callCommand(),
+		aliasCreateCommand, aliasUpdateCommand, aliasDeleteCommand, aliasListCommand, encryptCommand, decryptCommand, reEncryptCommand,
+		dataKeyCommand, randomCommand, callCommand(),
 		auditTailCommand, auditVerifyCommand, benchCommand, versionCommand, helpCommand(),
 	}
 }

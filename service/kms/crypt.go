@@ -3,7 +3,6 @@ package kms
 import (
 	"github.com/keyrack/keyrack/access"
 	"github.com/keyrack/keyrack/api"
-	"github.com/keyrack/keyrack/api/kmsapi"
 	"github.com/keyrack/keyrack/internal/seal"
 )
 
@@ -26,17 +25,18 @@ var errIncorrectKey = &api.Error{
 	Message: "The key ID in the request does not identify a CMK that can perform this operation.",
 }
 
-// keyOf returns the key to decrypt with, admitted: the named one, which must be
-// the ciphertext's own, or the one that the ciphertext names.
-func (s *Service) keyOf(c *access.Call, in *kmsapi.DecryptRequest) (*key, error) {
-	h, ok := seal.ParseMessage(in.CiphertextBlob)
-	if !ok && len(in.DryRunModifiers) == 0 {
+// keyOf returns the key to decrypt with, admitted for op's action: the one that
+// ref names, which must be the ciphertext's own, or the one that the ciphertext
+// names. ignored says that there need be no ciphertext.
+func (s *Service) keyOf(c *access.Call, op *api.Op, ref *api.KeyRef, blob []byte, ignored bool) (*key, error) {
+	h, ok := seal.ParseMessage(blob)
+	if !ok && !ignored {
 		return nil, errInvalidCiphertext
 	}
-	if in.KeyId.Form == api.RefAbsent {
-		return s.keyNamedBy(c, &h)
+	if ref.Form == api.RefAbsent {
+		return s.keyNamedBy(c, op, &h)
 	}
-	k, err := s.admitted(c, &in.KeyId)
+	k, err := s.admitted(c, op, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +46,7 @@ func (s *Service) keyOf(c *access.Call, in *kmsapi.DecryptRequest) (*key, error)
 	return k, nil
 }
 
-func (s *Service) keyNamedBy(c *access.Call, h *seal.MessageHeader) (*key, error) {
+func (s *Service) keyNamedBy(c *access.Call, op *api.Op, h *seal.MessageHeader) (*key, error) {
 	k, err := s.key(c, h.KeyID)
 	if err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func (s *Service) keyNamedBy(c *access.Call, h *seal.MessageHeader) (*key, error
 	if k == nil {
 		return nil, errNoSuchKey
 	}
-	if err := c.Admit(k); err != nil {
+	if err := c.AdmitAs(op, k); err != nil {
 		return nil, errNoSuchKey
 	}
 	return k, nil

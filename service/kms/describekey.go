@@ -11,7 +11,7 @@ func (s *Service) DescribeKey(c *access.Call, in *kmsapi.DescribeKeyRequest, out
 	if err := noGrantTokens(in.GrantTokens); err != nil {
 		return err
 	}
-	k, err := s.admitted(c, &in.KeyId)
+	k, err := s.admitted(c, c.Op(), &in.KeyId)
 	if err != nil {
 		return err
 	}

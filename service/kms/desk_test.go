@@ -1,6 +1,7 @@
 package kms_test
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/keyrack/keyrack/access"
@@ -58,7 +59,7 @@ func ask[In, Out any](tb testing.TB, d *desk, who *identity.Principal, op api.Op
 		return nil, err
 	}
 	out := new(Out)
-	if err := op.Out.DecodeCBOR(reply.Body, out); err != nil {
+	if err := op.Out.DecodeCBOR(bytes.Clone(reply.Body), out); err != nil { // bytes of out alias it
 		tb.Fatal(err)
 	}
 	return out, nil

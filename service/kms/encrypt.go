@@ -13,7 +13,7 @@ func (s *Service) Encrypt(c *access.Call, in *kmsapi.EncryptRequest, out *kmsapi
 	if err := noGrantTokens(in.GrantTokens); err != nil {
 		return err
 	}
-	k, err := s.admitted(c, &in.KeyId)
+	k, err := s.admitted(c, c.Op(), &in.KeyId)
 	if err != nil {
 		return err
 	}
@@ -36,10 +36,10 @@ func (s *Service) Decrypt(c *access.Call, in *kmsapi.DecryptRequest, out *kmsapi
 	if err := noGrantTokens(in.GrantTokens); err != nil {
 		return err
 	}
-	if in.Recipient.AttestationDocument != nil || in.Recipient.KeyEncryptionAlgorithm != "" {
-		return api.Errorf(api.KindUnsupportedOperation, "Recipient is not supported: leave it out to receive the plaintext over this connection")
+	if err := noRecipient(&in.Recipient); err != nil {
+		return err
 	}
-	k, err := s.keyOf(c, in)
+	k, err := s.keyOf(c, c.Op(), &in.KeyId, in.CiphertextBlob, len(in.DryRunModifiers) > 0)
 	if err != nil {
 		return err
 	}
@@ -70,4 +70,12 @@ func noGrantTokens(tokens []string) error {
 		return nil
 	}
 	return api.Errorf(api.KindInvalidGrantToken, "no grant of this appliance has such a token: send none")
+}
+
+// noRecipient refuses to encrypt an answer for an attested recipient.
+func noRecipient(r *kmsapi.RecipientInfo) error {
+	if r.AttestationDocument == nil && r.KeyEncryptionAlgorithm == "" {
+		return nil
+	}
+	return api.Errorf(api.KindUnsupportedOperation, "Recipient is not supported: leave it out to receive the plaintext over this connection")
 }

@@ -36,13 +36,13 @@ func (k *key) ARN() string { return k.arn }
 // Rules returns the key's policy.
 func (k *key) Rules() *policy.Rules { return k.rules }
 
-// usable says whether the key can serve an algorithm now: the order and the
-// words are AWS's, after access.
+// usable says whether the key can encrypt and decrypt with an algorithm now: the
+// order and the words are AWS's, after access.
 func (k *key) usable(a kmsapi.EncryptionAlgorithm) error {
 	if err := usableStates.refuse(k.arn, k.row.State); err != nil {
 		return err
 	}
-	if a != kmsapi.SymmetricDefault {
+	if a != kmsapi.SymmetricDefault || k.row.Spec != kmsapi.KeySpecSymmetricDefault {
 		return api.Errorf(api.KindInvalidKeyUsage, "%s has KeySpec %s, which does not offer the algorithm %s", k.arn, k.row.Spec, a)
 	}
 	return nil

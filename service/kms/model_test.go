@@ -23,6 +23,7 @@ type world struct {
 	keys    []string                   // ARNs, in the order of creation
 	states  map[string]kmsapi.KeyState // by ARN
 	aliases map[string]string          // ARN of the key by alias name
+	blobs   map[string]api.Blob        // one ciphertext of "x" by the ARN of its key
 }
 
 // TestKeysAndAliasesBehaveLikeTheirModel plays random operations of one account,
@@ -31,7 +32,7 @@ func TestKeysAndAliasesBehaveLikeTheirModel(t *testing.T) {
 	t.Parallel()
 	d := newDesk(racktest.Start(t))
 	rapid.Check(t, func(rt *rapid.T) {
-		w := &world{t: t, d: d, who: rootOf(newAccount()), states: map[string]kmsapi.KeyState{}, aliases: map[string]string{}}
+		w := &world{t: t, d: d, who: rootOf(newAccount()), states: map[string]kmsapi.KeyState{}, aliases: map[string]string{}, blobs: map[string]api.Blob{}}
 		rt.Repeat(map[string]func(*rapid.T){
 			"create key":   w.createKey,
 			"switch":       w.switchKey,
@@ -39,6 +40,7 @@ func TestKeysAndAliasesBehaveLikeTheirModel(t *testing.T) {
 			"update alias": w.updateAlias,
 			"delete alias": w.deleteAlias,
 			"encrypt":      w.encrypt,
+			"re-encrypt":   w.reEncrypt,
 			"describe":     w.describe,
 			"list":         w.list,
 		})
@@ -161,8 +163,35 @@ func (w *world) encrypt(rt *rapid.T) {
 		want = api.KindDisabled
 	}
 	w.want(rt, "Encrypt by "+reference, err, w.ifKey(key, want))
-	if err == nil && out.KeyId != key {
+	if err != nil {
+		return
+	}
+	if out.KeyId != key {
 		rt.Fatalf("Encrypt by %s used %s, want %s", reference, out.KeyId, key)
+	}
+	w.blobs[key] = out.CiphertextBlob
+}
+
+// reEncrypt moves a ciphertext to a key, where Decrypt must find what was in it.
+func (w *world) reEncrypt(rt *rapid.T) {
+	if len(w.blobs) == 0 {
+		rt.Skip("no ciphertext")
+	}
+	from := rapid.SampledFrom(slices.Sorted(maps.Keys(w.blobs))).Draw(rt, "from")
+	reference, to := w.reference(rt)
+	out, err := ask(w.t, w.d, w.who, kmsapi.ReEncrypt, &kmsapi.ReEncryptRequest{CiphertextBlob: w.blobs[from], DestinationKeyId: ref(reference)})
+	want := api.KindNone
+	if w.states[from] == kmsapi.StateDisabled || w.states[to] == kmsapi.StateDisabled {
+		want = api.KindDisabled
+	}
+	w.want(rt, "ReEncrypt to "+reference, err, w.ifKey(to, want))
+	if err != nil {
+		return
+	}
+	w.blobs[to] = out.CiphertextBlob
+	got, err := ask(w.t, w.d, w.who, kmsapi.Decrypt, &kmsapi.DecryptRequest{CiphertextBlob: out.CiphertextBlob})
+	if err != nil || string(got.Plaintext) != "x" || got.KeyId != to || out.KeyId != to || out.SourceKeyId != from {
+		rt.Fatalf("ReEncrypt from %s to %s answers %+v, which decrypts to %+v, %v", from, reference, out, got, err)
 	}
 }
 

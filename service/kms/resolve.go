@@ -14,17 +14,18 @@ import (
 	"github.com/keyrack/keyrack/keystore"
 )
 
-// admitted returns the key that ref names once the door has consented to c's
-// operation on it. Who may not use another account's key does not learn from its
-// alias which key it is, nor that there is one.
-func (s *Service) admitted(c *access.Call, ref *api.KeyRef) (*key, error) {
-	k, err := s.resolve(c, ref)
+// admitted returns the key that ref names once the door has consented to op's
+// action on it: c's own operation, or one of the two of ReEncrypt. Who may not use
+// another account's key does not learn from its alias which key it is, nor that
+// there is one.
+func (s *Service) admitted(c *access.Call, op *api.Op, ref *api.KeyRef) (*key, error) {
+	k, err := s.resolve(c, op, ref)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.Admit(k); err != nil {
+	if err := c.AdmitAs(op, k); err != nil {
 		if ref.Form == api.RefAliasARN && ref.Account != c.Account() {
-			return nil, c.Denied(c.Op(), ref.String())
+			return nil, c.Denied(op, ref.String())
 		}
 		return nil, err
 	}
@@ -37,7 +38,7 @@ func (s *Service) own(c *access.Call, ref *api.KeyRef) (*key, error) {
 	if ref.Form == api.RefKeyARN && ref.Account != c.Account() {
 		return nil, c.Denied(c.Op(), ref.String())
 	}
-	return s.resolve(c, ref)
+	return s.resolve(c, c.Op(), ref)
 }
 
 // ownAdmitted is own for operations that the door decides by the key.
@@ -49,10 +50,11 @@ func (s *Service) ownAdmitted(c *access.Call, ref *api.KeyRef) (*key, error) {
 	return k, c.Admit(k)
 }
 
-// resolve returns the key that ref names for the caller of c. Unknown keys, and
-// keys that the caller may not know of, are one answer (AWS KMS developer guide,
-// "Key identifiers"): by ARN of another account AccessDenied, else NotFound.
-func (s *Service) resolve(c *access.Call, ref *api.KeyRef) (*key, error) {
+// resolve returns the key that ref names for the caller of c, who wants op done
+// with it. Unknown keys, and keys that the caller may not know of, are one answer
+// (AWS KMS developer guide, "Key identifiers"): by ARN of another account
+// AccessDenied, else NotFound.
+func (s *Service) resolve(c *access.Call, op *api.Op, ref *api.KeyRef) (*key, error) {
 	account := c.Account()
 	if ref.Form == api.RefKeyARN || ref.Form == api.RefAliasARN {
 		account = ref.Account
@@ -65,7 +67,7 @@ func (s *Service) resolve(c *access.Call, ref *api.KeyRef) (*key, error) {
 	case k != nil && ref.In(s.realm) && k.account == account:
 		return k, nil
 	case account != c.Account():
-		return nil, c.Denied(c.Op(), ref.String())
+		return nil, c.Denied(op, ref.String())
 	case !ref.In(s.realm):
 		return nil, api.Errorf(api.KindNotFound, "Invalid arn %s: this appliance is partition %s, region %s", ref, s.realm.Partition, s.realm.Region)
 	case ref.Form == api.RefAlias, ref.Form == api.RefAliasARN:

@@ -115,6 +115,10 @@ func (s *Service) Routes(g *access.Gate) []access.Route {
 		access.Handle(g, kmsapi.UpdateAlias, s.UpdateAlias),
 		access.Handle(g, kmsapi.DeleteAlias, s.DeleteAlias),
 		access.Handle(g, kmsapi.ListAliases, s.ListAliases),
+		access.Handle(g, kmsapi.GenerateDataKey, s.GenerateDataKey),
+		access.Handle(g, kmsapi.GenerateDataKeyWithoutPlaintext, s.GenerateDataKeyWithoutPlaintext),
+		access.Handle(g, kmsapi.GenerateRandom, s.GenerateRandom),
+		access.Handle(g, kmsapi.ReEncrypt, s.ReEncrypt),
 	}
 }
 

@@ -13,6 +13,24 @@ import (
 var onKey = map[string]func(s *standing) error{
 	"Encrypt": func(s *standing) error { _, err := encryptedBy(s.t, s.r.Client, s.arn); return err },
 	"Decrypt": func(s *standing) error { _, err := decrypt(s.t, s.r.Client, s.blob); return err },
+	"GenerateDataKey": func(s *standing) error {
+		_, err := client.Do(s.t.Context(), s.r.Client, kmsapi.GenerateDataKey, &kmsapi.GenerateDataKeyRequest{KeyId: ref(s.arn), KeySpec: kmsapi.AES256})
+		return err
+	},
+	"GenerateDataKeyWithoutPlaintext": func(s *standing) error {
+		_, err := client.Do(s.t.Context(), s.r.Client, kmsapi.GenerateDataKeyWithoutPlaintext,
+			&kmsapi.GenerateDataKeyWithoutPlaintextRequest{KeyId: ref(s.arn), KeySpec: kmsapi.AES256})
+		return err
+	},
+	"ReEncrypt from it": func(s *standing) error {
+		_, err := client.Do(s.t.Context(), s.r.Client, kmsapi.ReEncrypt, &kmsapi.ReEncryptRequest{CiphertextBlob: s.blob, DestinationKeyId: ref(s.other)})
+		return err
+	},
+	"ReEncrypt to it": func(s *standing) error {
+		blob := encrypt(s.t, s.r, s.other, []byte("x"))
+		_, err := client.Do(s.t.Context(), s.r.Client, kmsapi.ReEncrypt, &kmsapi.ReEncryptRequest{CiphertextBlob: blob, DestinationKeyId: ref(s.arn)})
+		return err
+	},
 	"DescribeKey": func(s *standing) error {
 		out, err := client.Do(s.t.Context(), s.r.Client, kmsapi.DescribeKey, &kmsapi.DescribeKeyRequest{KeyId: ref(s.arn)})
 		if err == nil && (out.KeyMetadata.KeyState != s.state || out.KeyMetadata.Enabled != (s.state == kmsapi.StateEnabled)) {
@@ -66,7 +84,8 @@ func TestStates(t *testing.T) {
 	r := racktest.Start(t)
 	s := &standing{t: t, r: r, arn: r.CreateKey(), other: r.CreateKey()}
 	s.blob = encrypt(t, r, s.arn, []byte("x"))
-	use, change, name := []string{"Encrypt", "Decrypt"}, []string{"EnableKey", "DisableKey"}, []string{"CreateAlias", "UpdateAlias to it"}
+	use := []string{"Encrypt", "Decrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "ReEncrypt from it", "ReEncrypt to it"}
+	change, name := []string{"EnableKey", "DisableKey"}, []string{"CreateAlias", "UpdateAlias to it"}
 	for _, c := range []struct {
 		state   kmsapi.KeyState
 		says    string

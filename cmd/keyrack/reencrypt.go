@@ -1,0 +1,59 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/api/kmsapi"
+)
+
+// reEncryptCommand is kms:ReEncrypt on files.
+var reEncryptCommand = command{
+	name: "re-encrypt", args: "--key KEY [--context K=V]… [--from-context K=V]… [--in FILE] [--out FILE]", short: "encrypt anew under another key or context",
+	long: `
+Turns a ciphertext into one under another key or context. What is in it does not
+leave the appliance. The new context is --context alone: pairs of the old one that
+are to stay are given twice.`,
+	flags: reEncryptFlags,
+}
+
+// reEncryptFlags declares the flags and acts.
+func reEncryptFlags(fs *flag.FlagSet) action {
+	key := fs.String("key", "", "encrypt under `KEY`: a key id, an ARN or an alias such as alias/mail")
+	bound := contextFlag(fs, "context", "bind to `K=V`, a pair of the new encryption context; may be given several times")
+	was := contextFlag(fs, "from-context", "the ciphertext is bound to `K=V`, a pair that encrypt was given; may be given several times")
+	in := inFlag(fs, "the ciphertext")
+	out := outFlag(fs, "the new ciphertext")
+	format := outputFlag(fs)
+	return noWords(fs, func(sh *shell) error {
+		if *key == "" {
+			return usagef("keyrack help re-encrypt", "re-encrypt: --key is missing")
+		}
+		blob, err := sh.readInput(*in, api.MaxCiphertext)
+		if err != nil {
+			return fmt.Errorf("read the ciphertext: %w", err)
+		}
+		if err := decryptable(blob); err != nil {
+			return err
+		}
+		return sh.reEncrypt(&kmsapi.ReEncryptRequest{
+			CiphertextBlob: blob, SourceEncryptionContext: was.encode(), SourceEncryptionAlgorithm: kmsapi.SymmetricDefault,
+			DestinationKeyId: api.ParseKeyRef([]byte(*key)), DestinationEncryptionContext: bound.encode(), DestinationEncryptionAlgorithm: kmsapi.SymmetricDefault,
+		}, *out, format)
+	})
+}
+
+// reEncrypt calls ReEncrypt and writes the new ciphertext.
+func (sh *shell) reEncrypt(in *kmsapi.ReEncryptRequest, to string, format *format) error {
+	c, err := sh.remote()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	out, err := call(c, kmsapi.ReEncrypt, in)
+	if err != nil {
+		return err
+	}
+	return sh.writeResult(to, format, kmsapi.ReEncrypt.Op, out, out.CiphertextBlob)
+}

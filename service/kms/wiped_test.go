@@ -1,0 +1,82 @@
+package kms_test
+
+import (
+	"bytes"
+	"testing"
+	"unsafe"
+
+	"github.com/keyrack/keyrack/access"
+	"github.com/keyrack/keyrack/access/identity"
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/api/kmsapi"
+	"github.com/keyrack/keyrack/internal/racktest"
+	"github.com/keyrack/keyrack/internal/work"
+	"github.com/keyrack/keyrack/protocol"
+)
+
+// watched serves one request, hands the memory of its call to look when the
+// method returns, and checks that nothing is left in it after the reply.
+func watched[In, Out any](t *testing.T, r *racktest.Rack, op api.OpOf[In, Out], f func(*access.Call, *In, *Out) error, in *In, look func(memory []byte, out *Out)) {
+	t.Helper()
+	var memory []byte
+	route := access.Handle(r.Gate(), op, func(c *access.Call, in *In, out *Out) error {
+		memory = unsafe.Slice(&c.Bytes(1)[0], 8<<10) // a call's memory is one piece, larger than that
+		err := f(c, in, out)
+		if err != nil {
+			t.Errorf("%s: %v", op, err)
+		}
+		look(memory, out)
+		return err
+	})
+	s := r.Gate().Session(t.Context(), identity.Always(rootOf(racktest.Account)), "test")
+	defer s.Close()
+	if class := route.Serve(s.Call(1), protocol.Native{}, op.In.AppendCBOR(nil, in)); class != work.None {
+		t.Fatalf("%s yields for %s", op, class)
+	}
+	if n := bytes.Count(memory, []byte{0}); n != len(memory) {
+		t.Errorf("%s: %d bytes of the call's memory are not wiped", op, len(memory)-n)
+	}
+	held := s.Flush(true)
+	held.Release()
+}
+
+// TestPlaintextsAreWiped: they are made in memory that is wiped with the reply,
+// and where the answer has none, before it.
+func TestPlaintextsAreWiped(t *testing.T) {
+	t.Parallel()
+	r := racktest.Start(t)
+	arn, secret := r.CreateKey(), []byte("attack at dawn, not at dusk")
+	blob := encrypt(t, r, arn, secret)
+	within := func(memory, plaintext []byte) {
+		t.Helper()
+		if !bytes.Contains(memory, plaintext) {
+			t.Error("the plaintext is not in the call's memory")
+		}
+	}
+	watched(t, r, kmsapi.Decrypt, r.KMS().Decrypt, &kmsapi.DecryptRequest{CiphertextBlob: blob}, func(memory []byte, out *kmsapi.DecryptResponse) {
+		within(memory, secret)
+		within(memory, out.Plaintext)
+	})
+	watched(t, r, kmsapi.GenerateDataKey, r.KMS().GenerateDataKey, &kmsapi.GenerateDataKeyRequest{KeyId: ref(arn), NumberOfBytes: 64},
+		func(memory []byte, out *kmsapi.GenerateDataKeyResponse) { within(memory, out.Plaintext) })
+	watched(t, r, kmsapi.GenerateRandom, r.KMS().GenerateRandom, &kmsapi.GenerateRandomRequest{NumberOfBytes: 64},
+		func(memory []byte, out *kmsapi.GenerateRandomResponse) { within(memory, out.Plaintext) })
+	watched(t, r, kmsapi.ReEncrypt, r.KMS().ReEncrypt, &kmsapi.ReEncryptRequest{CiphertextBlob: blob, DestinationKeyId: ref(arn)},
+		func(memory []byte, out *kmsapi.ReEncryptResponse) {
+			within(memory, out.CiphertextBlob)
+			if bytes.Contains(memory, secret[4:]) {
+				t.Error("ReEncrypt returns with the plaintext in memory")
+			}
+		})
+	var after, sealed []byte
+	watched(t, r, kmsapi.GenerateDataKeyWithoutPlaintext, r.KMS().GenerateDataKeyWithoutPlaintext,
+		&kmsapi.GenerateDataKeyWithoutPlaintextRequest{KeyId: ref(arn), NumberOfBytes: 64},
+		func(memory []byte, out *kmsapi.GenerateDataKeyWithoutPlaintextResponse) {
+			within(memory, out.CiphertextBlob)
+			after, sealed = bytes.Clone(memory), bytes.Clone(out.CiphertextBlob)
+		})
+	plaintext, err := decrypt(t, r.Client, sealed)
+	if err != nil || len(plaintext) != 64 || bytes.Contains(after, plaintext[16:]) {
+		t.Errorf("GenerateDataKeyWithoutPlaintext returns with the plaintext in memory, or it does not decrypt: %v", err)
+	}
+}
