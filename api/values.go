@@ -39,8 +39,8 @@ func (b Blob) Format(f fmt.State, verb rune) {
 }
 
 // Time is µs since 1970-01-01 UTC, less than 2^32 seconds either way (1833 to
-// 2106: as far as a float of seconds, AWS's JSON, tells one µs from the next); 0 is
-// absent.
+// 2106: as far as a float of seconds, on AWS's wires, tells one µs from the next); 0
+// is absent.
 type Time int64
 
 const maxTime = 1e6<<32 - 1

@@ -3,6 +3,8 @@ package jsonwire_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -119,6 +121,23 @@ func TestReaderMicros(t *testing.T) {
 	for _, text := range []string{"9007199255", "1e400", "-1e300"} {
 		if got, err := open(text).Micros(); !errors.Is(err, jsonwire.ErrRange) {
 			t.Errorf("%s: got %d, %v, want ErrRange", text, got, err)
+		}
+	}
+}
+
+// TestReaderMicrosExact: what is written in microseconds is read as written, as near to 2^32 seconds as times go.
+func TestReaderMicrosExact(t *testing.T) {
+	t.Parallel()
+	const limit = 1e6<<32 - 1
+	rng := rand.New(rand.NewPCG(1, 2))
+	for i := range int64(20000) {
+		for _, n := range []int64{i, limit - i, limit/2 + i, rng.Int64N(limit)} {
+			text := fmt.Sprintf("%d.%06d", n/1e6, n%1e6)
+			got, err := open(text).Micros()
+			back, errBack := open("-" + text).Micros()
+			if err != nil || errBack != nil || got != n || back != -n {
+				t.Fatalf("%s: got %d, %v and %d, %v", text, got, err, back, errBack)
+			}
 		}
 	}
 }
