@@ -9,6 +9,7 @@ import (
 	"github.com/keyrack/keyrack/audit"
 	"github.com/keyrack/keyrack/internal/rack"
 	"github.com/keyrack/keyrack/internal/tlog"
+	"github.com/keyrack/keyrack/protocol/client"
 )
 
 // auditVerifyCommand needs no appliance and no secret: whoever has a copy of the
@@ -85,11 +86,11 @@ func (sh *shell) auditDir(words []string) (string, error) {
 // verifyOptions reads keys and expected checkpoints. There is no default key but
 // the environment's: one taken from the folder would prove nothing.
 func (sh *shell) verifyOptions(keys, expect []string) (opts audit.VerifyOptions, err error) {
-	if key := sh.getenv(rack.EnvAuditKey); len(keys) == 0 && key != "" {
+	if key := sh.getenv(client.EnvAuditKey); len(keys) == 0 && key != "" {
 		keys = []string{key}
 	}
 	if len(keys) == 0 {
-		return opts, usagef("keyrack help audit verify", "audit verify: no --key is given, and environment variable %s is not set", rack.EnvAuditKey)
+		return opts, usagef("keyrack help audit verify", "audit verify: no --key is given, and environment variable %s is not set", client.EnvAuditKey)
 	}
 	for _, k := range keys {
 		v, err := tlog.ParseVerifier(strings.TrimSpace(k))

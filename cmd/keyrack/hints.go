@@ -73,6 +73,8 @@ var hints = []struct {
 	hint string
 }{
 	// Between here and the appliance.
+	{is(client.ErrForked), "trust no answer of this appliance: keep its data folder as evidence, and see with keyrack audit verify --expect what was changed"},
+	{is(client.ErrUnsigned), "KEYRACK_AUDIT_KEY must be the audit key that keyrack init has printed for this appliance: else it is another appliance's log"},
 	{is(context.DeadlineExceeded), "nothing answered in time: check KEYRACK_ADDR and the network between here and the appliance"},
 	{is(client.ErrLost), "see keyrack audit tail for whether the call was carried out before calling again"},
 	{dialing(syscall.EACCES), "the socket is for root and for the user that the appliance runs as"},

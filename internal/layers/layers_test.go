@@ -48,7 +48,7 @@ var bans = []struct{ who, not, only, why string }{
 	{who: "cmd/...", not: "service/...", why: "commands are clients of the appliance; internal/rack wires the services"},
 	{who: "protocol", not: "net/... os/...", only: "api/... internal/cbor", why: "frames are bytes, so that they fuzz"},
 	{who: "protocol/server protocol/aws", not: "service/... hsm/... keystore/... domain", why: "a front holds access.Routes, nothing behind them"},
-	{who: "protocol/client", only: "api/... protocol", why: "a user's program must not drag the appliance in"},
+	{who: "protocol/client", only: "api/... protocol internal/tlog", why: "a user's program must not drag the appliance in; tlog, which checks the log's notes and proofs, is arithmetic that holds nothing of it"},
 	{who: "board/...", only: "api/... board", why: "lights and buttons; internal/rack connects them"},
 }
 

@@ -14,12 +14,9 @@ import (
 	"github.com/keyrack/keyrack/protocol/client"
 )
 
-// Names of the environment variables that tell `keyrack audit verify` where a
-// log is and who signs it.
-const (
-	EnvAuditDir = "KEYRACK_AUDIT_DIR" // path of the log's folder
-	EnvAuditKey = "KEYRACK_AUDIT_KEY" // verifier key of its checkpoints (C2SP signed-note)
-)
+// EnvAuditDir is the name of the environment variable that tells `keyrack audit
+// verify` where a log is, the path of its folder. Who signs it is in [client.EnvAuditKey].
+const EnvAuditDir = "KEYRACK_AUDIT_DIR"
 
 // devAccount is the one account of an appliance for development: the account id
 // of AWS's own examples.
@@ -66,7 +63,7 @@ func Dev(ctx context.Context, cfg Config) (a *Appliance, env []string, err error
 		client.EnvKey + "=" + key,
 		client.EnvSocket + "=" + a.Socket(),
 		EnvAuditDir + "=" + filepath.Join(cfg.Dir, auditName),
-		EnvAuditKey + "=" + a.AuditKey(),
+		client.EnvAuditKey + "=" + a.AuditKey(),
 	}, nil
 }
 

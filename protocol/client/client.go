@@ -15,10 +15,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -37,33 +35,27 @@ type Config struct {
 	Conns       int             // connections to share; 0 = 1
 	Retries     int             // further tries of a call that may be repeated; 0 = 4, negative = none
 	DialTimeout time.Duration   // to connect and shake hands; 0 = 10 s
+
+	// AuditKey is the verifier key of the appliance's audit log (C2SP signed-note,
+	// name+hash+base64), as keyrack init prints it. With it the client checks that
+	// each connection's greeting is of a log that extends what it has seen before;
+	// where it does not, every call fails with a [LogError]. Without it, "", the
+	// client checks nothing of the log and says nothing about it.
+	AuditKey    string
+	Checkpoints Checkpoints // where the newest one is kept between runs; nil = in memory only
 }
 
 // Client calls an appliance. Safe for concurrent use.
 type Client struct {
-	cfg   Config
-	dial  func(ctx context.Context) (net.Conn, error)
-	slots []slot
-	next  atomic.Uint64
-	hello atomic.Pointer[protocol.Hello]
-	life  context.Context // until Close
-	end   context.CancelFunc
-}
-
-// slot is a place for one connection; it is made when first needed, once for
-// all who need it.
-type slot struct {
-	mu     sync.Mutex
-	conn   *conn   // guarded by mu; nil before the first, and perhaps ended
-	making *making // guarded by mu; the next one; nil if nobody needs it
-	shut   bool    // guarded by mu
-}
-
-// making is a connection that is being made.
-type making struct {
-	done chan struct{} // closed when the rest is set
-	conn *conn
-	err  error
+	cfg    Config
+	dial   func(ctx context.Context) (net.Conn, error)
+	slots  []slot
+	next   atomic.Uint64
+	hello  atomic.Pointer[protocol.Hello]
+	watch  *watch // nil without an audit key
+	budget budget
+	life   context.Context // until Close
+	end    context.CancelFunc
 }
 
 // ErrClosed is returned by calls after Close.
@@ -84,7 +76,12 @@ var ErrLost = errors.New("connection lost before the answer came; the call may h
 // New checks cfg and returns a client. It does not connect yet.
 func New(cfg Config) (*Client, error) {
 	c := &Client{cfg: cfg, slots: make([]slot, max(1, cfg.Conns))}
+	var err error
+	if c.watch, err = newWatch(cfg); err != nil {
+		return nil, err
+	}
 	c.life, c.end = context.WithCancel(context.Background())
+	c.budget.fill(len(c.slots))
 	if c.cfg.Retries == 0 {
 		c.cfg.Retries = 4
 	}
@@ -164,12 +161,19 @@ func Do[In, Out any](ctx context.Context, c *Client, op api.OpOf[In, Out], in *I
 // out, a pointer to a zero response, which shares no memory with the connection.
 // It waits while the appliance takes no more requests of the connection. An error of the appliance is an *api.Error. Throttled calls, and calls of
 // idempotent operations whose connection was lost, are repeated with growing,
-// random pauses until ctx ends or the client's tries are used up. A request that
-// no appliance takes, because it is too large, is KindRequestTooLarge at once.
+// random pauses until ctx ends, the call's tries are used up or the client has
+// repeated too many calls of late. A request that never left for lack of a connection
+// is repeated whatever it does. One that no appliance takes, because it is too
+// large, is KindRequestTooLarge at once. When ctx ends, the call may have been
+// carried out.
 func (c *Client) Call(ctx context.Context, op *api.Op, in, out any) error {
 	for try := 0; ; try++ {
 		err := c.once(ctx, op, in, out)
-		if err == nil || try >= c.cfg.Retries || !repeatable(op, err) || pause(ctx, try, err) != nil {
+		if err == nil {
+			c.budget.earn()
+			return nil
+		}
+		if !c.again(ctx, op, try, err) {
 			return err
 		}
 	}
@@ -183,7 +187,7 @@ func (c *Client) once(ctx context.Context, op *api.Op, in, out any) error {
 	if err := conn.wait(ctx); err != nil {
 		return err
 	}
-	done := make(chan Reply, 1)
+	done, begun := make(chan Reply, 1), time.Now()
 	id, err := conn.start(op, in, func(r Reply) { done <- r.clone() })
 	if err != nil {
 		return err
@@ -192,41 +196,7 @@ func (c *Client) once(ctx context.Context, op *api.Op, in, out any) error {
 	case r := <-done:
 		return r.Decode(op, out)
 	case <-ctx.Done():
-		conn.abandon(id)
-		return ctx.Err()
-	}
-}
-
-// repeatable reports whether a call that failed with err can be made again: it
-// was not carried out, or it may be carried out twice; and it may end otherwise.
-func repeatable(op *api.Op, err error) bool {
-	if notSent, ok := errors.AsType[*dialError](err); ok {
-		return !notSent.permanent()
-	}
-	e, told := errors.AsType[*api.Error](err)
-	if op.Flags&api.Idempotent == 0 {
-		return told && e.Kind == api.KindThrottling && !errors.Is(err, ErrLost)
-	}
-	if errors.Is(err, ErrLost) { // with what the appliance said as it left, if it did
-		return !errors.Is(err, ErrClosed) && (!told || e.Kind.Retryable() || e.Kind == api.KindRequestTimeout)
-	}
-	return told && e.Kind.Retryable()
-}
-
-// pause waits before try number try+2: exponential from 10 ms to 1 s, with full
-// jitter, but not less than the server asks for.
-func pause(ctx context.Context, try int, err error) error {
-	most := min(10*time.Millisecond<<min(try, 10), time.Second)
-	d := time.Duration(rand.Int64N(int64(most)))
-	if e, ok := errors.AsType[*api.Error](err); ok {
-		d = max(d, e.RetryAfter)
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
+		conn.abandon(id, begun)
 		return ctx.Err()
 	}
 }
@@ -235,7 +205,8 @@ func pause(ctx context.Context, try int, err error) error {
 func (c *Client) Hello() *protocol.Hello { return c.hello.Load() }
 
 // Start sends a request and returns; done is called once, with the reply, on a
-// goroutine of the connection that must not be held up. The reply's memory is the
+// goroutine of the connection that must not be held up. ctx bounds the wait for a
+// connection, no more. The reply's memory is the
 // connection's again when done returns. Start is for programs that keep many
 // requests in flight without a goroutine each; done may call it. Nothing is
 // repeated, and one request too many is ErrBusy.
@@ -249,71 +220,4 @@ func (c *Client) Start(ctx context.Context, op *api.Op, in any, done func(Reply)
 	}
 	_, err = conn.start(op, in, done)
 	return err
-}
-
-// conn returns a connection that works, of one slot after the other.
-func (c *Client) conn(ctx context.Context) (*conn, error) {
-	s := &c.slots[c.next.Add(1)%uint64(len(c.slots))]
-	conn, m, err := s.get(c)
-	if m == nil {
-		return conn, err
-	}
-	select {
-	case <-m.done:
-		return m.conn, m.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// get returns the slot's connection, or the one that is being made because there
-// is none that works.
-func (s *slot) get(c *Client) (*conn, *making, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.shut:
-		return nil, nil, ErrClosed
-	case s.conn != nil && s.conn.works():
-		return s.conn, nil, nil
-	case s.making == nil:
-		s.making = &making{done: make(chan struct{})}
-		go s.make(c, s.making)
-	}
-	return nil, s.making, nil
-}
-
-// make connects. However long those who wait can wait, it takes its own time: else
-// none of many impatient callers would ever get a connection.
-func (s *slot) make(c *Client, m *making) {
-	ctx, cancel := context.WithTimeout(c.life, c.cfg.DialTimeout)
-	defer cancel()
-	m.conn, m.err = connect(ctx, c)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.making = nil
-	if s.shut {
-		if m.err == nil {
-			m.conn.end(ErrClosed)
-		}
-		m.conn, m.err = nil, ErrClosed
-	}
-	s.conn = m.conn
-	close(m.done)
-}
-
-// Close ends the connections; calls under way fail with ErrLost or ErrClosed.
-func (c *Client) Close() error {
-	c.end()
-	for i := range c.slots {
-		s := &c.slots[i]
-		s.mu.Lock()
-		s.shut = true
-		conn := s.conn
-		s.mu.Unlock()
-		if conn != nil {
-			conn.end(ErrClosed)
-		}
-	}
-	return nil
 }

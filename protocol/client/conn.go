@@ -8,6 +8,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/keyrack/keyrack/api"
@@ -47,17 +48,38 @@ func (r Reply) Decode(op *api.Op, out any) error {
 // goroutine writes, so that what came together leaves together; another one
 // reads replies.
 type conn struct {
-	nc     net.Conn
-	places chan struct{} // holds one value a request under way
-	kick   chan struct{} // something is in out, or the connection ended
-	ended  chan struct{} // closed when err is set
+	nc      net.Conn
+	places  chan struct{} // holds one value a request under way
+	kick    chan struct{} // something is in out, or the connection ended
+	ended   chan struct{} // closed when err is set
+	retired atomic.Bool   // nothing is heard: no further request shall use it
 
 	mu      sync.Mutex
-	out     []byte                        // guarded by mu; requests not written yet
-	pending map[api.RequestID]func(Reply) // guarded by mu; a nil value is a request that nobody waits for
-	last    api.RequestID                 // guarded by mu
-	err     error                         // guarded by mu; why the connection ended
+	out     []byte                   // guarded by mu; requests not written yet
+	pending map[api.RequestID]waiter // guarded by mu
+	last    api.RequestID            // guarded by mu
+	handed  api.RequestID            // guarded by mu; up to here they were given to the network
+	waiting int                      // guarded by mu; how many of pending somebody waits for
+	replies uint64                   // guarded by mu; so far
+	err     error                    // guarded by mu; why the connection ended
 }
+
+// waiter is who waits for a reply.
+type waiter struct {
+	done    func(Reply) // nil if nobody does any more
+	replies uint64      // of the connection when the request was made
+}
+
+// silence is how long a caller waits without any reply to the connection before it
+// is held for dead. TCP alone would need a quarter of an hour to notice a machine
+// that is gone.
+const silence = 10 * time.Second
+
+// mostSpare bounds the memory of requests that is kept for the next ones, in bytes.
+const mostSpare = 1 << 20
+
+// errSilent ends a connection on which nothing is heard.
+var errSilent = errors.New("the appliance did not answer")
 
 // lengthSize is the size of the length before a frame, in bytes.
 const lengthSize = 4
@@ -93,9 +115,13 @@ func connect(ctx context.Context, client *Client) (*conn, error) {
 		nc.Close()
 		return nil, &dialError{err}
 	}
+	if err := client.heard(hello.Checkpoint); err != nil {
+		nc.Close()
+		return nil, err
+	}
 	client.hello.Store(hello)
 	c := &conn{
-		nc: nc, pending: map[api.RequestID]func(Reply){}, kick: make(chan struct{}, 1),
+		nc: nc, pending: map[api.RequestID]waiter{}, kick: make(chan struct{}, 1),
 		places: make(chan struct{}, min(hello.Window, mostPlaces)), ended: make(chan struct{}),
 	}
 	go c.write()
@@ -163,21 +189,41 @@ func (c *conn) start(op *api.Op, in any, done func(Reply)) (api.RequestID, error
 		return 0, api.Errorf(api.KindRequestTooLarge, "the request has %d bytes, at most %d are allowed", n, api.MaxRequestFrame)
 	}
 	c.last++
-	c.pending[c.last] = done
+	c.waiting++
+	c.pending[c.last] = waiter{done, c.replies}
 	if before == 0 {
 		c.wake()
 	}
 	return c.last, nil
 }
 
-// abandon forgets who waits for a request. Its place stays taken until the
-// appliance has answered.
-func (c *conn) abandon(id api.RequestID) {
+// abandon forgets who waits for a request since begun. Its place stays taken until
+// the appliance has answered. Where that did not answer anything for long, others
+// get another connection; this one goes when nobody waits on it any more.
+func (c *conn) abandon(id api.RequestID, begun time.Time) {
+	c.mu.Lock()
+	if w, underWay := c.pending[id]; underWay && w.done != nil {
+		c.pending[id] = waiter{}
+		c.waiting--
+		if w.replies == c.replies && time.Since(begun) >= silence {
+			c.retired.Store(true)
+		}
+	}
+	over := c.over()
+	c.mu.Unlock()
+	if over {
+		c.end(errSilent)
+	}
+}
+
+// over reports whether the connection is retired and nobody waits on it, with mu held.
+func (c *conn) over() bool { return c.retired.Load() && c.waiting == 0 }
+
+// useful reports whether the appliance has answered anything.
+func (c *conn) useful() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, underWay := c.pending[id]; underWay {
-		c.pending[id] = nil
-	}
+	return c.replies > 0
 }
 
 func (c *conn) wake() {
@@ -191,17 +237,25 @@ func (c *conn) wake() {
 // callers who were woken by the same replies share a write.
 func (c *conn) write() {
 	var spare []byte
+	var deadline time.Time
 	for range c.kick {
 		runtime.Gosched()
 		c.mu.Lock()
 		out, err := c.out, c.err
-		c.out = spare[:0]
+		c.out, c.handed = spare[:0], c.last
 		c.mu.Unlock()
+		if now := time.Now(); err == nil && deadline.Sub(now) < api.WriteTimeout*7/8 { // moved now and then: it costs
+			deadline = now.Add(api.WriteTimeout)
+			err = c.nc.SetWriteDeadline(deadline)
+		}
 		if err == nil && len(out) > 0 {
 			_, err = c.nc.Write(out)
 		}
 		clear(out) // requests hold plaintexts
-		if spare = out; err != nil {
+		if spare = out; cap(spare) > mostSpare {
+			spare = nil
+		}
+		if err != nil {
 			c.end(err)
 			return
 		}
@@ -223,28 +277,39 @@ func (c *conn) read(in *reader) {
 		}
 		if err != nil {
 			c.end(err)
+			clear(in.buf)
 			return
 		}
-		if done := c.take(p.ID); done != nil {
+		done, over := c.take(p.ID)
+		if done != nil {
 			done(Reply{reply: p})
 		}
 		clear(frame) // replies hold plaintexts
+		if over {
+			c.end(errSilent)
+		}
 	}
 }
 
-// take returns who waits for a reply, or nil, and frees the request's place.
-func (c *conn) take(id api.RequestID) func(Reply) {
+// take returns who waits for a reply, or nil, and frees the request's place. over
+// says that it was the last of a retired connection.
+func (c *conn) take(id api.RequestID) (done func(Reply), over bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	done, asked := c.pending[id]
+	w, asked := c.pending[id]
 	if asked {
 		delete(c.pending, id)
 		<-c.places
+		c.replies++
+		if w.done != nil {
+			c.waiting--
+		}
 	}
-	return done
+	return w.done, c.over()
 }
 
-// end ends the connection; calls under way fail.
+// end ends the connection; calls under way fail: those that were given to the
+// network are lost, the others can be made anew.
 func (c *conn) end(err error) {
 	c.mu.Lock()
 	first := c.err == nil
@@ -252,18 +317,22 @@ func (c *conn) end(err error) {
 		c.err = err
 		close(c.ended)
 	}
-	pending := c.pending
+	pending, handed := c.pending, c.handed
 	clear(c.out) // requests that were not written
-	c.pending = map[api.RequestID]func(Reply){}
+	c.pending, c.waiting = map[api.RequestID]waiter{}, 0
 	c.mu.Unlock()
 	if first {
 		c.nc.Close()
 		c.wake()
 	}
-	lost := fmt.Errorf("%w: %w", ErrLost, err)
-	for _, done := range pending {
-		if done != nil {
-			done(Reply{err: lost})
+	lost, unsent := fmt.Errorf("%w: %w", ErrLost, err), &dialError{err}
+	for id, w := range pending {
+		switch {
+		case w.done == nil:
+		case id > handed:
+			w.done(Reply{err: unsent})
+		default:
+			w.done(Reply{err: lost})
 		}
 	}
 }
