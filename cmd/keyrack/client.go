@@ -33,6 +33,9 @@ func (sh *shell) remote() (*client.Client, error) {
 	}
 	c, err := client.New(cfg)
 	if err != nil {
+		if _, known := knownHint(err); known {
+			return nil, err
+		}
 		return nil, hinted("correct KEYRACK_ADDR (host:port) and KEYRACK_SERVER_KEY (sha256: and 64 hex digits)", "%w", err)
 	}
 	return c, nil

@@ -36,6 +36,7 @@ type newPrincipal struct {
 
 	cert, key string // paths of the files that were made
 	madeDir   bool
+	auditKey  string // the appliance's
 }
 
 // principalAddFlags declares the flags and acts.
@@ -82,6 +83,11 @@ func (n *newPrincipal) add(sh *shell, c *client.Client, format *format) (err err
 	if err != nil {
 		return err
 	}
+	log, err := call(c, applianceapi.GetAuditCheckpoint, &applianceapi.GetAuditCheckpointRequest{})
+	if err != nil {
+		return err
+	}
+	n.auditKey = log.Key
 	if n.out != "" {
 		if err := n.makeKey(); err != nil {
 			return fmt.Errorf("make the client's key: %w", err)
@@ -144,7 +150,7 @@ func (n *newPrincipal) environment(s *applianceapi.GetStatusResponse, out *appli
 
 // variables returns the client's environment as far as it is known.
 func (n *newPrincipal) variables(s *applianceapi.GetStatusResponse) map[string]string {
-	v := map[string]string{client.EnvAddr: s.Address, client.EnvServerKey: s.ServerKey}
+	v := map[string]string{client.EnvAddr: s.Address, client.EnvServerKey: s.ServerKey, client.EnvAuditKey: n.auditKey}
 	if n.cert != "" {
 		v[client.EnvCert], v[client.EnvKey] = n.cert, n.key
 	}
@@ -159,7 +165,7 @@ func (n *newPrincipal) exports(s *applianceapi.GetStatusResponse, out *appliance
 		fmt.Fprintf(&b, "# The appliance listens on all its addresses: put one that the client reaches into %s.\n", client.EnvAddr)
 	}
 	v := n.variables(s)
-	for _, name := range []string{client.EnvAddr, client.EnvServerKey, client.EnvCert, client.EnvKey} {
+	for _, name := range []string{client.EnvAddr, client.EnvServerKey, client.EnvAuditKey, client.EnvCert, client.EnvKey} {
 		if v[name] == "" {
 			fmt.Fprintf(&b, "# %s is the file that the key was made with.\n", name)
 			continue
