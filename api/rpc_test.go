@@ -121,3 +121,20 @@ func TestLongContext(t *testing.T) {
 		}
 	}
 }
+
+// TestGoSDK reads what the AWS SDK for Go (service/kms v1.62.4 with its
+// rpcv2 protocol) sends for an Encrypt: members by name, every length unknown.
+func TestGoSDK(t *testing.T) {
+	t.Parallel()
+	body := unhex(t, "bf6644727952756ef573456e6372797074696f6e416c676f726974686d7153594d4d45545249435f44454641554c54"+
+		"71456e6372797074696f6e436f6e74657874bf616161316262626132ff6b4772616e74546f6b656e739f6174ff"+
+		"654b6579496467616c6961732f6169506c61696e7465787445706c61696eff")
+	want := kmsapi.EncryptRequest{
+		KeyId: api.ParseKeyRef([]byte("alias/a")), Plaintext: api.Secret("plain"), EncryptionContext: api.NewEncryptionContext(map[string]string{"a": "1", "bb": "2"}),
+		GrantTokens: []string{"t"}, EncryptionAlgorithm: kmsapi.SymmetricDefault, DryRun: true,
+	}
+	var got kmsapi.EncryptRequest
+	if err := kmsapi.Encrypt.In.DecodeRPC(body, &got); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+}
