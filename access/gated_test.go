@@ -153,6 +153,12 @@ func fill(v reflect.Value, table *api.Struct, arn string, blob []byte, all bool)
 			m.SetInt(max(f.Min, 0))
 		case f.Shape == api.ShapeEnum:
 			m.SetUint(1)
+		case f.Shape == api.ShapeList && f.Elem.Shape == api.ShapeText:
+			m.Set(reflect.Append(m, reflect.ValueOf("x")))
+		case f.Shape == api.ShapeList && f.Elem.Shape == api.ShapeStruct:
+			item := reflect.New(m.Type().Elem()).Elem()
+			fill(item, f.Elem.Struct, arn, blob, all)
+			m.Set(reflect.Append(m, item))
 		}
 	}
 }

@@ -61,11 +61,11 @@ func TestViolations(t *testing.T) {
 		{"bad integer in a list", `{"Ints":[1,5]}`, "Value at 'ints' failed to satisfy constraint: Member must satisfy constraint: " +
 			"[Member must have value less than or equal to 4, Member must have value greater than or equal to 1]"},
 		{"member of an item", `{"Tags":[{"TagKey":"k","TagValue":""},{"TagKey":"","TagValue":"v"}]}`,
-			"Value at 'tags.2.member.tagKey' failed to satisfy constraint: Member must have length greater than or equal to 1"},
+			"Value '' at 'tags.2.member.tagKey' failed to satisfy constraint: Member must have length greater than or equal to 1"},
 		{"member missing in an item", `{"Tags":[{"TagKey":"k"}]}`, "Value null at 'tags.1.member.tagValue' failed to satisfy constraint: Member must not be null"},
 		{"member missing in a structure", `{"Inner":{}}`, "Value null at 'inner.must' failed to satisfy constraint: Member must not be null"},
 		{"member of an item in a structure", `{"Inner":{"Must":"","Tags":[{"TagKey":"","TagValue":""}]}}`,
-			"Value at 'inner.tags.1.member.tagKey' failed to satisfy constraint: Member must have length greater than or equal to 1"},
+			"Value '' at 'inner.tags.1.member.tagKey' failed to satisfy constraint: Member must have length greater than or equal to 1"},
 		{"null in a structure", `{"Inner":{"Must":null}}`, "Value null at 'inner.must' failed to satisfy constraint: Member must not be null"},
 		{"null at the top", `{"Text":null,"Int":null,"Texts":null,"Inner":null}`, ""},
 		{"unknown name in an enum", `{"Enum":"SIGN"}`, "Value 'SIGN' at 'enum' failed to satisfy constraint: Member must satisfy enum value set: " + keyUsages},
@@ -95,7 +95,7 @@ func TestViolationsInOrder(t *testing.T) {
 	const want = "ValidationException: 5 validation errors detected: " +
 		"Value 'a' at 'text' failed to satisfy constraint: Member must have length greater than or equal to 2; " +
 		"Value '6' at 'int' failed to satisfy constraint: Member must have value less than or equal to 5; " +
-		"Value at 'tags.1.member.tagKey' failed to satisfy constraint: Member must have length greater than or equal to 1; " +
+		"Value '' at 'tags.1.member.tagKey' failed to satisfy constraint: Member must have length greater than or equal to 1; " +
 		"Value null at 'tags.1.member.tagValue' failed to satisfy constraint: Member must not be null; " +
 		"Value '1234' at 'inner.must' failed to satisfy constraint: Member must have length less than or equal to 3"
 	for _, body := range []string{

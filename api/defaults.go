@@ -12,8 +12,10 @@ const (
 	MaxAliasName         = 256    // characters, "alias/" included
 	MaxKeyPolicy         = 32_768 // bytes (AWS KMS quota; more is LimitExceeded)
 	MaxAliases           = 50     // of one key (AWS KMS quota; more is LimitExceeded)
+	MaxTags              = 50     // of one key (AWS KMS quota; more is LimitExceeded), and of one request (more is Tag)
 	ListedKeys           = 100    // a page of ListKeys, if the caller does not say
 	ListedAliases        = 50     // a page of ListAliases, if the caller does not say
+	ListedTags           = 50     // a page of ListResourceTags, if the caller does not say
 )
 
 // MessageKeyLife is how long a message key may be reused: no new message and no

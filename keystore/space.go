@@ -35,6 +35,7 @@ const (
 	SpaceSlotDigest  Space = 26 // domain: digest of the slot table; no component
 	SpaceNameOwner   Space = 27 // service/iam: account of the principal that has a name; name
 	SpaceOutboxCount Space = 28 // access: how many rows of SpaceOutbox there are; no component
+	SpaceKeyTags     Space = 29 // service/kms: all tags of a key; key id 16 bytes
 )
 
 // firstSealed is the lowest space of sealed rows.
@@ -62,6 +63,7 @@ var spaceNames = map[Space]string{
 	SpaceSlotDigest:  "slot-digest",
 	SpaceOutboxCount: "outbox-count",
 	SpaceNameOwner:   "name-owner",
+	SpaceKeyTags:     "key-tags",
 }
 
 // Known reports whether s stands in the table.

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/keyrack/keyrack/api"
@@ -84,8 +85,31 @@ func wireTypes(op *api.Op, seen map[wireType]bool) (all []wireType) {
 	return all
 }
 
+// sentStructs holds the structs that requests are made of.
+var sentStructs = sync.OnceValue(func() map[reflect.Type]bool {
+	all, seen := map[reflect.Type]bool{}, map[wireType]bool{}
+	for _, op := range table.All() {
+		for _, w := range wireTypes(op, seen) {
+			if w.dir == sent && w.t.Kind() == reflect.Struct {
+				all[w.t] = true
+			}
+		}
+	}
+	return all
+})
+
+// cddlName is what CDDL calls a type. A struct that goes both ways has two names,
+// because what a server sends may grow.
+func cddlName(service string, t reflect.Type, dir direction) string {
+	name := service + "." + t.Name()
+	if dir == received && sentStructs()[t] {
+		name += "-reply"
+	}
+	return name
+}
+
 // cddlType is the type of a member in CDDL; t is its Go type.
-func cddlType(service string, f *api.Field, t reflect.Type) string {
+func cddlType(service string, f *api.Field, t reflect.Type, dir direction) string {
 	switch f.Shape {
 	case api.ShapeText:
 		return "tstr"
@@ -103,14 +127,14 @@ func cddlType(service string, f *api.Field, t reflect.Type) string {
 	case api.ShapeContext:
 		return "encryption-context"
 	case api.ShapeList:
-		return "[" + occurrence(f.Items) + " " + cddlType(service, f.Elem, t.Elem()) + "]"
+		return "[" + occurrence(f.Items) + " " + cddlType(service, f.Elem, t.Elem(), dir) + "]"
 	case api.ShapeInt:
 		if f.Max == api.Unbounded {
 			return "int64"
 		}
 		return fmt.Sprintf("%d..%d", f.Min, f.Max)
 	}
-	return service + "." + t.Name()
+	return cddlName(service, t, dir)
 }
 
 // codePoints says how long a text, or a text in a list, may be; "" if that is
@@ -157,7 +181,7 @@ func cddlMap(service string, t reflect.Type, dir direction) string {
 			note += fmt.Sprintf(", %d if absent", f.Default)
 		}
 		sf, _ := t.FieldByName(f.Name)
-		fmt.Fprintf(&b, "  %-44s ; %s\n", fmt.Sprintf("%s%d: %s,", optional, f.N, cddlType(service, &f, sf.Type)), note)
+		fmt.Fprintf(&b, "  %-44s ; %s\n", fmt.Sprintf("%s%d: %s,", optional, f.N, cddlType(service, &f, sf.Type, dir)), note)
 	}
 	if dir == received {
 		b.WriteString("  more\n")
@@ -193,7 +217,7 @@ func cddlText() string {
 			} else {
 				definition = cddlEnum(w.t)
 			}
-			fmt.Fprintf(&types, "%s = %s\n", w.name, definition)
+			fmt.Fprintf(&types, "%s = %s\n", cddlName(op.Service.Name, w.t, w.dir), definition)
 		}
 	}
 	fmt.Fprintf(&b, "\nrequest = %s\n\nreply = %s\n", strings.Join(requests, "\n  / "), strings.Join(replies, "\n  / "))
@@ -208,7 +232,7 @@ func cddlKinds() string {
 	return fmt.Sprintf("error-kind = %s\nlater-kind = %d..255\n", choice(items), len(items)+1)
 }
 
-// One rule must not be written twice: a struct that goes both ways would be.
+// One rule must not be written twice, also where a struct goes both ways.
 func TestEachCDDLRuleIsDefinedOnce(t *testing.T) {
 	t.Parallel()
 	var names []string

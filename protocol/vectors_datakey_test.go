@@ -76,6 +76,10 @@ func makeKeyReplies(m *maker, id api.KeyID, arn string, at api.Time) {
 		{"update-alias", kmsapi.UpdateAlias.Op, &kmsapi.UpdateAliasResponse{}},
 		{"delete-alias", kmsapi.DeleteAlias.Op, &kmsapi.DeleteAliasResponse{}},
 		{"list-aliases", kmsapi.ListAliases.Op, &kmsapi.ListAliasesResponse{Aliases: aliases}},
+		{"update-key-description", kmsapi.UpdateKeyDescription.Op, &kmsapi.UpdateKeyDescriptionResponse{}},
+		{"tag-resource", kmsapi.TagResource.Op, &kmsapi.TagResourceResponse{}},
+		{"untag-resource", kmsapi.UntagResource.Op, &kmsapi.UntagResourceResponse{}},
+		{"list-resource-tags", kmsapi.ListResourceTags.Op, &kmsapi.ListResourceTagsResponse{Tags: []kmsapi.Tag{{TagKey: "old"}, {TagKey: "team", TagValue: "billing"}}, NextMarker: "AQ", Truncated: true}},
 	} {
 		m.add(replyVector(good.name, good.op.Number, 30, protocol.Native{}.AppendReply(nil, good.op, 30, good.out, nil)).with("expect", "ok"))
 	}

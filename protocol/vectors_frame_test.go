@@ -256,6 +256,11 @@ func makeKeyRequests(m *maker, key api.KeyRef) {
 		{"update-alias", kmsapi.UpdateAlias.Op, &kmsapi.UpdateAliasRequest{AliasName: "alias/billing", TargetKeyId: key}},
 		{"delete-alias", kmsapi.DeleteAlias.Op, &kmsapi.DeleteAliasRequest{AliasName: "alias/billing"}},
 		{"list-aliases", kmsapi.ListAliases.Op, &kmsapi.ListAliasesRequest{KeyId: key, Limit: 10}},
+		{"update-key-description", kmsapi.UpdateKeyDescription.Op, &kmsapi.UpdateKeyDescriptionRequest{KeyId: key, Description: "für Rechnungen"}},
+		{"update-key-description-to-none", kmsapi.UpdateKeyDescription.Op, &kmsapi.UpdateKeyDescriptionRequest{KeyId: key}},
+		{"tag-resource", kmsapi.TagResource.Op, &kmsapi.TagResourceRequest{KeyId: key, Tags: []kmsapi.Tag{{TagKey: "team", TagValue: "billing"}, {TagKey: "old"}}}},
+		{"untag-resource", kmsapi.UntagResource.Op, &kmsapi.UntagResourceRequest{KeyId: key, TagKeys: []string{"team", "old"}}},
+		{"list-resource-tags", kmsapi.ListResourceTags.Op, &kmsapi.ListResourceTagsRequest{KeyId: key, Limit: 50, Marker: "AQ"}},
 	} {
 		m.add(requestVector(good.name, api.RequestID(i+30), good.op, good.in))
 	}
@@ -266,6 +271,10 @@ func makeKeyRequests(m *maker, key api.KeyRef) {
 		{"alias-without-prefix", kmsapi.DeleteAlias.Op, map[int]any{1: "billing"}, api.KindValidation},
 		{"alias-with-a-space", kmsapi.DeleteAlias.Op, map[int]any{1: "alias/a b"}, api.KindValidation},
 		{"limit-zero", kmsapi.ListKeys.Op, map[int]any{1: 0}, api.KindValidation},
+		{"tag-by-alias", kmsapi.TagResource.Op, map[int]any{1: "alias/billing", 2: []any{map[int]any{1: "team", 2: ""}}}, api.KindNotFound},
+		{"tag-none", kmsapi.TagResource.Op, map[int]any{1: "alias/billing", 2: []any{}}, api.KindValidation},
+		{"tag-without-value", kmsapi.TagResource.Op, map[int]any{1: "alias/billing", 2: []any{map[int]any{1: "team"}}}, api.KindValidation},
+		{"untag-empty-key", kmsapi.UntagResource.Op, map[int]any{1: "alias/billing", 2: []any{""}}, api.KindValidation},
 		{"limit-too-large", kmsapi.ListAliases.Op, map[int]any{2: 101}, api.KindValidation},
 	} {
 		m.add(rawVector(bad.name, bad.op, 1, rawRequest(bad.op.Number, bad.members)).with("expect", bad.expect))
@@ -336,13 +345,7 @@ type contextMap map[string]string
 // rawRequest is a whole request with id 1 of members that no struct need have.
 func rawRequest(op uint16, members map[int]any) []byte {
 	b := cbor.AppendUint([]byte{0x84, 1}, uint64(op))
-	b = cbor.AppendMap(b, len(members))
-	for n := range 64 {
-		if v, ok := members[n]; ok {
-			b = appendAny(cbor.AppendUint(b, uint64(n)), v)
-		}
-	}
-	return framed(append(b, 0xa0))
+	return framed(append(appendAny(b, members), 0xa0))
 }
 
 func appendAny(b []byte, v any) []byte {
@@ -359,6 +362,14 @@ func appendAny(b []byte, v any) []byte {
 		return cbor.AppendUint(b, v)
 	case contextMap:
 		return append(b, api.NewEncryptionContext(v)...)
+	case map[int]any:
+		b = cbor.AppendMap(b, len(v))
+		for n := range 64 {
+			if member, ok := v[n]; ok {
+				b = appendAny(cbor.AppendUint(b, uint64(n)), member)
+			}
+		}
+		return b
 	case []any:
 		b = cbor.AppendArray(b, len(v))
 		for _, item := range v {

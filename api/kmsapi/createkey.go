@@ -12,7 +12,7 @@ type CreateKeyRequest struct {
 	Origin                         KeyOrigin `n:"6" audit:"show" cond:"kms:KeyOrigin" default:"AWS_KMS"`
 	CustomKeyStoreId               string    `n:"7" rule:"len=1:64" audit:"show"`
 	BypassPolicyLockoutSafetyCheck bool      `n:"8" audit:"show" cond:"kms:BypassPolicyLockoutSafetyCheck"`
-	Tags                           []Tag     `n:"9" rule:"items=0:50"`
+	Tags                           []Tag     `n:"9" rule:"items=0:100" audit:"show"` // more than 50 are TagException
 	MultiRegion                    bool      `n:"10" audit:"show" cond:"kms:MultiRegion"`
 	XksKeyId                       string    `n:"11" rule:"len=1:128" audit:"show"`
 }
@@ -48,10 +48,4 @@ type KeyMetadata struct {
 	EncryptionAlgorithms  []EncryptionAlgorithm `n:"13"`
 	MultiRegion           bool                  `n:"14" rule:"always"`
 	CurrentKeyMaterialId  string                `n:"15" audit:"show"`
-}
-
-// Tag is a label on a key.
-type Tag struct {
-	TagKey   string `n:"1" rule:"required,len=1:128"`
-	TagValue string `n:"2" rule:"required,len=0:256"`
 }

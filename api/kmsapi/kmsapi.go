@@ -36,11 +36,20 @@ var (
 	ReEncrypt      = api.Define[ReEncryptRequest, ReEncryptResponse](api.KMS, "ReEncrypt", 15, api.ReadOnly|api.Idempotent)
 )
 
+// What people note of a key.
+var (
+	UpdateKeyDescription = api.Define[UpdateKeyDescriptionRequest, UpdateKeyDescriptionResponse](api.KMS, "UpdateKeyDescription", 16, api.Idempotent)
+	TagResource          = api.Define[TagResourceRequest, TagResourceResponse](api.KMS, "TagResource", 17, api.Idempotent)
+	UntagResource        = api.Define[UntagResourceRequest, UntagResourceResponse](api.KMS, "UntagResource", 18, api.Idempotent)
+	ListResourceTags     = api.Define[ListResourceTagsRequest, ListResourceTagsResponse](api.KMS, "ListResourceTags", 19, api.ReadOnly|api.Idempotent)
+)
+
 // Operations returns the rows of this package.
 func Operations() []*api.Op {
 	return []*api.Op{
 		CreateKey.Op, Encrypt.Op, Decrypt.Op, DescribeKey.Op, ListKeys.Op, EnableKey.Op, DisableKey.Op,
 		CreateAlias.Op, UpdateAlias.Op, DeleteAlias.Op, ListAliases.Op,
 		GenerateDataKey.Op, GenerateDataKeyWithoutPlaintext.Op, GenerateRandom.Op, ReEncrypt.Op,
+		UpdateKeyDescription.Op, TagResource.Op, UntagResource.Op, ListResourceTags.Op,
 	}
 }

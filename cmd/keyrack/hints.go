@@ -41,7 +41,7 @@ var kindHints = map[api.Kind]string{
 	api.KindDryRun:                  "leave the dry run out to do it",
 	api.KindUnsupportedOperation:    "leave out the member that the message names",
 	api.KindMalformedPolicyDocument: "leave the policy out to get the default key policy",
-	api.KindTag:                     "correct or leave out the tags",
+	api.KindTag:                     "give at most 50 tags, each name once, and none that begins with aws:",
 	api.KindLimitExceeded:           "make it smaller, or remove what is no longer needed",
 	api.KindKeyUnavailable:          "the token that holds the key does not answer: keyrack status on the appliance says more",
 	api.KindRequestTooLarge:         "send less in one request",

@@ -8,7 +8,7 @@ import (
 
 // keyCreateCommand is kms:CreateKey, with the defaults of an encryption key.
 var keyCreateCommand = command{
-	name: "key create", args: "[--description TEXT]", short: "create a key and print its id",
+	name: "key create", args: "[--description TEXT] [--tag NAME=VALUE]…", short: "create a key and print its id",
 	long: `
 Creates a symmetric encryption key in the caller's account, and prints the key's
 id alone, or its whole KeyMetadata as JSON.`,
@@ -19,6 +19,8 @@ id alone, or its whole KeyMetadata as JSON.`,
 // key=$(keyrack key create) is all a script needs.
 func keyCreateFlags(fs *flag.FlagSet) action {
 	description := fs.String("description", "", "describe the key's use as `TEXT`; it is not secret and stands in the audit log")
+	var tags tagList
+	fs.Var(&tags, "tag", "give the key the tag `NAME=VALUE`; may be given several times; see key tag")
 	format := outputFlag(fs)
 	return noWords(fs, func(sh *shell) error {
 		c, err := sh.remote()
@@ -26,7 +28,7 @@ func keyCreateFlags(fs *flag.FlagSet) action {
 			return err
 		}
 		defer c.Close()
-		out, err := call(c, kmsapi.CreateKey, &kmsapi.CreateKeyRequest{Description: *description, Origin: kmsapi.OriginAWSKMS})
+		out, err := call(c, kmsapi.CreateKey, &kmsapi.CreateKeyRequest{Description: *description, Origin: kmsapi.OriginAWSKMS, Tags: tags})
 		if err != nil {
 			return err
 		}

@@ -58,6 +58,7 @@ func commands() []command {
 		statusCommand, lockCommand, unlockCommand, checkCommand, domainRotateCommand,
 		principalAddCommand, principalListCommand, principalRemoveCommand,
 		keyCreateCommand, keyDescribeCommand, keyListCommand, keyEnableCommand, keyDisableCommand,
+		keyUpdateCommand, keyTagCommand, keyUntagCommand, keyTagsCommand,
 		aliasCreateCommand, aliasUpdateCommand, aliasDeleteCommand, aliasListCommand, encryptCommand, decryptCommand, reEncryptCommand,
 		dataKeyCommand, randomCommand, callCommand(),
 		auditTailCommand, auditVerifyCommand, benchCommand, versionCommand, helpCommand(),

@@ -173,7 +173,7 @@ func (s *Service) aliasOf(tx keystore.Tx, id aliasID, k *key) (*aliasRow, error)
 // gainAlias counts one more alias of the key, if its state and the quota allow
 // it. The count is part of the key's row because a transaction cannot scan.
 func (k *key) gainAlias(r *keyRow) error {
-	if err := aliasedStates.refuse(k.arn, r.State); err != nil {
+	if err := keptStates.refuse(k.arn, r.State); err != nil {
 		return err
 	}
 	if r.Aliases >= api.MaxAliases {

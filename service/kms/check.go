@@ -9,8 +9,8 @@ import (
 )
 
 // Check walks all rows of this package in the snapshot of r and calls problem
-// for each inconsistency, in words for the operator: a key without its material or
-// listing, either of them without a key, an alias that names no key of its account
+// for each inconsistency, in words for the operator: a key without its material,
+// its listing or its tags, any of them without a key, a wrong count of tags, an alias that names no key of its account
 // or is not listed under it, a listing without its alias, a wrong count of aliases,
 // a row that cannot be read, material that does not give its id.
 //
@@ -26,6 +26,7 @@ func (s *Service) Check(ctx context.Context, r keystore.Reader, problem func(str
 	}{
 		{keystore.SpaceKey, len(api.KeyID{}), -1, c.key},
 		{keystore.SpaceMaterial, len(api.KeyID{}), 32, c.material},
+		{keystore.SpaceKeyTags, len(api.KeyID{}), -1, c.tags},
 		{keystore.SpaceAccountKey, len(api.AccountID{}), len(api.KeyID{}), c.listing},
 		{keystore.SpaceAlias, len(api.AccountID{}), 0, c.alias},
 		{keystore.SpaceKeyAlias, len(api.KeyID{}), 0, c.mirror},
@@ -73,6 +74,8 @@ type checkedKey struct {
 	current  [32]byte // KeyMaterialId
 	aliases  uint16
 	found    uint16 // aliases that name it
+	tags     uint16
+	tagged   int // tags that it has
 	listed   bool
 	material bool
 }
@@ -85,7 +88,7 @@ func (c *checker) key(n keystore.Name, parts []string, value []byte) {
 		c.reportf("%s: %v", n, err)
 		return
 	}
-	c.keys[api.KeyID([]byte(parts[0]))] = &checkedKey{account: account, current: [32]byte(row.Current), aliases: row.Aliases}
+	c.keys[api.KeyID([]byte(parts[0]))] = &checkedKey{account: account, current: [32]byte(row.Current), aliases: row.Aliases, tags: row.Tags}
 }
 
 func (c *checker) material(n keystore.Name, parts []string, value []byte) {
@@ -103,6 +106,19 @@ func (c *checker) material(n keystore.Name, parts []string, value []byte) {
 		} else if materialID(id, value[1:]) != name {
 			c.reportf("%s: the material does not give its id", n)
 		}
+	}
+}
+
+func (c *checker) tags(n keystore.Name, parts []string, value []byte) {
+	tags, err := parseTagsRow(value)
+	if err != nil {
+		c.reportf("%s: %v", n, err)
+		return
+	}
+	if k := c.keys[api.KeyID([]byte(parts[0]))]; k != nil {
+		k.tagged = len(tags)
+	} else {
+		c.reportf("%s: there is no such key", n)
 	}
 }
 
@@ -168,6 +184,9 @@ func (c *checker) finish() {
 		}
 		if !k.listed {
 			c.reportf("key %s: it is not listed under its account %s", id, k.account)
+		}
+		if int(k.tags) != k.tagged {
+			c.reportf("key %s: it counts %d tags, and has %d", id, k.tags, k.tagged)
 		}
 		if k.aliases != k.found {
 			c.reportf("key %s: it counts %d aliases, and %d name it", id, k.aliases, k.found)

@@ -38,6 +38,14 @@ func (d *damaged) remove(n keystore.Name) {
 	d.tx(func(tx keystore.Tx) error { return tx.Delete(n) })
 }
 
+// tag gives the first key a tag.
+func (d *damaged) tag(name string) {
+	d.tb.Helper()
+	if err := tagResource(d.tb, d.r.Client, d.a.String(), tags(name, "")); err != nil {
+		d.tb.Fatal(err)
+	}
+}
+
 func account(a api.AccountID) string { return string(a[:]) }
 
 func id(k api.KeyID) string { return string(k[:]) }
@@ -48,6 +56,7 @@ func TestCheckFindsEveryInconsistency(t *testing.T) {
 	name := keystore.MakeName
 	mine, other := account(racktest.Account), account(racktest.Other)
 	const key, material, listing, alias, mirror = keystore.SpaceKey, keystore.SpaceMaterial, keystore.SpaceAccountKey, keystore.SpaceAlias, keystore.SpaceKeyAlias
+	const keyTags = keystore.SpaceKeyTags
 	unknown := string(make([]byte, 16))
 	for what, c := range map[string]struct {
 		damage func(d *damaged)
@@ -80,10 +89,25 @@ func TestCheckFindsEveryInconsistency(t *testing.T) {
 		"other material":      {func(d *damaged) { d.put(name(material, id(d.a), d.ma), "\x01"+strings.Repeat("x", 32)) }, []string{"does not give its id"}},
 		"material too many":   {func(d *damaged) { d.put(name(material, id(d.a), d.mb), "\x01"+strings.Repeat("x", 32)) }, []string{"the key's material is"}},
 		"material of no key":  {func(d *damaged) { d.put(name(material, unknown, d.ma), "\x01"+strings.Repeat("x", 32)) }, []string{"there is no such key"}},
-		"a short key id":      {func(d *damaged) { d.put(name(key, "short"), "\xa0") }, []string{"rows of this space have other names"}},
-		"a long key name":     {func(d *damaged) { d.put(name(key, id(d.a), "x"), "\xa0") }, []string{"rows of this space have other names"}},
-		"a nameless alias":    {func(d *damaged) { d.put(name(alias, mine, ""), "\xa0") }, []string{"rows of this space have other names"}},
-		"a short listing":     {func(d *damaged) { d.put(name(listing, mine, "x"), "\x01") }, []string{"rows of this space have other names"}},
+		"tags":                {func(d *damaged) { d.tag("x") }, nil},
+		"no tags": {func(d *damaged) {
+			d.tag("x")
+			kms.SetTags(d.tb, d.r.KMS(), d.a, nil)
+		}, []string{"counts 1 tags, and has 0"}},
+		"tags too many": {func(d *damaged) {
+			d.tag("x")
+			kms.SetTags(d.tb, d.r.KMS(), d.a, map[string]string{"x": "", "y": ""})
+		}, []string{"counts 1 tags, and has 2"}},
+		"tags not counted": {func(d *damaged) { kms.SetTags(d.tb, d.r.KMS(), d.b, map[string]string{"x": ""}) }, []string{"counts 0 tags, and has 1"}},
+		"tags of no key":   {func(d *damaged) { kms.SetTags(d.tb, d.r.KMS(), api.KeyID{9}, map[string]string{"x": ""}) }, []string{"there is no such key"}},
+		"format of tags":   {func(d *damaged) { d.put(name(keyTags, id(d.a)), "\xa2\x00\x02\x01\xa1\x61x\x60") }, []string{"tags row has format 2"}},
+		"a row of no tags": {func(d *damaged) { d.put(name(keyTags, id(d.a)), "\xa2\x00\x01\x01\xa0") }, []string{"tags row has format 1 and 0 tags"}},
+		"a tags' row":      {func(d *damaged) { d.put(name(keyTags, id(d.a)), "\xa2\x00\x01\x01\xa2\x61x\x60\x61x\x60") }, []string{"tags row: "}},
+		"a long tags name": {func(d *damaged) { d.put(name(keyTags, id(d.a), "x"), "\xa0") }, []string{"rows of this space have other names"}},
+		"a short key id":   {func(d *damaged) { d.put(name(key, "short"), "\xa0") }, []string{"rows of this space have other names"}},
+		"a long key name":  {func(d *damaged) { d.put(name(key, id(d.a), "x"), "\xa0") }, []string{"rows of this space have other names"}},
+		"a nameless alias": {func(d *damaged) { d.put(name(alias, mine, ""), "\xa0") }, []string{"rows of this space have other names"}},
+		"a short listing":  {func(d *damaged) { d.put(name(listing, mine, "x"), "\x01") }, []string{"rows of this space have other names"}},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()

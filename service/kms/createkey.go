@@ -16,12 +16,18 @@ import (
 )
 
 // CreateKey makes a symmetric encryption key in the caller's account, where
-// ListKeys finds it. The key is answered only after it was read back from the
+// ListKeys finds it. Where it is to have tags, the door is asked for TagResource
+// too. The key is answered only after it was read back from the
 // store and its material gave the id it was stored under. (AWS KMS API Reference,
 // CreateKey.)
 func (s *Service) CreateKey(c *access.Call, in *kmsapi.CreateKeyRequest, out *kmsapi.CreateKeyResponse) error {
 	if err := c.Admit(access.Any(c)); err != nil {
 		return err
+	}
+	if len(in.Tags) > 0 {
+		if err := c.AdmitAs(kmsapi.TagResource.Op, access.Any(c)); err != nil {
+			return err
+		}
 	}
 	if err := s.creatable(c, in); err != nil {
 		return err
@@ -58,12 +64,11 @@ func (s *Service) creatable(c *access.Call, in *kmsapi.CreateKeyRequest) error {
 		return unsupported("CustomKeyStoreId")
 	case in.XksKeyId != "":
 		return unsupported("XksKeyId")
-	case len(in.Tags) > 0:
-		return unsupported("Tags")
 	case in.MultiRegion:
 		return unsupported("MultiRegion")
-	case in.Policy == "":
-		return nil
+	}
+	if err := taggable(in.Tags); err != nil || in.Policy == "" {
+		return err
 	}
 	_, err := policy.Parse([]byte(in.Policy), s.realm.Partition, c.Account())
 	if errors.Is(err, policy.ErrTooLarge) {
@@ -97,8 +102,10 @@ func (s *Service) draft(c *access.Call, in *kmsapi.CreateKeyRequest) (*key, *sec
 	k.row = keyRow{
 		Format: keyFormat, Account: k.account.String(), Created: api.TimeOf(c.Now()), Description: in.Description,
 		Spec: kmsapi.KeySpecSymmetricDefault, Usage: kmsapi.UsageEncryptDecrypt, Origin: kmsapi.OriginAWSKMS,
-		State: kmsapi.StateEnabled, Manager: kmsapi.ManagerCustomer, Current: id[:],
+		State: kmsapi.StateEnabled, Manager: kmsapi.ManagerCustomer, Current: id[:], Tags: uint16(len(in.Tags)),
 	}
+	k.tags = make(map[string]string, len(in.Tags))
+	tag(k.tags, in.Tags)
 	return k, secret, nil
 }
 
@@ -119,6 +126,11 @@ func (s *Service) putKey(tx keystore.Tx, k *key, secret []byte) error {
 	}
 	if err := tx.Put(listingName(k.account, k.id), listed); err != nil {
 		return err
+	}
+	if len(k.tags) > 0 {
+		if err := putTags(tx, k.id, k.tags); err != nil {
+			return err
+		}
 	}
 	return tx.Put(keyName(k.id), row)
 }

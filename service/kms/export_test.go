@@ -52,6 +52,14 @@ func SetAliases(tb testing.TB, s *Service, id api.KeyID, n uint16) {
 	edit(tb, s, id, func(r *keyRow) { r.Aliases = n })
 }
 
+// SetTags writes the row of a key's tags alone, or removes it.
+func SetTags(tb testing.TB, s *Service, id api.KeyID, tags map[string]string) {
+	tb.Helper()
+	if _, err := s.store.Update(tb.Context(), func(tx keystore.Tx) error { return putTags(tx, id, tags) }); err != nil {
+		tb.Fatal(err)
+	}
+}
+
 func edit(tb testing.TB, s *Service, id api.KeyID, change func(*keyRow)) {
 	tb.Helper()
 	k := &key{id: id}

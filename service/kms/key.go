@@ -23,6 +23,7 @@ type key struct {
 	arn     string
 	multi   bool
 	row     keyRow
+	tags    map[string]string // value by key: for aws:ResourceTag and for lists; immutable, nil = none
 	rules   *policy.Rules
 	current *material
 	since   atomic.Bool // used since the cache's hand last passed
@@ -70,8 +71,9 @@ type keyRow struct {
 	Origin      kmsapi.KeyOrigin  `cbor:"6,keyasint"`
 	State       kmsapi.KeyState   `cbor:"7,keyasint"`
 	Manager     kmsapi.KeyManager `cbor:"8,keyasint"`
-	Current     []byte            `cbor:"9,keyasint"`  // KeyMaterialId, 32 bytes
-	Aliases     uint16            `cbor:"10,keyasint"` // how many aliases name the key
+	Current     []byte            `cbor:"9,keyasint"`            // KeyMaterialId, 32 bytes
+	Aliases     uint16            `cbor:"10,keyasint"`           // how many aliases name the key
+	Tags        uint16            `cbor:"11,keyasint,omitempty"` // how many tags it has; they are a row of their own
 }
 
 const keyFormat = 1
@@ -140,7 +142,9 @@ func materialName(id api.KeyID, material []byte) keystore.Name {
 
 // keyOfRow returns which key a row belongs to.
 func keyOfRow(n keystore.Name) (id api.KeyID, ok bool) {
-	if n.Space() != keystore.SpaceKey && n.Space() != keystore.SpaceMaterial {
+	switch n.Space() {
+	case keystore.SpaceKey, keystore.SpaceMaterial, keystore.SpaceKeyTags:
+	default:
 		return id, false
 	}
 	parts := n.Components()
@@ -150,7 +154,7 @@ func keyOfRow(n keystore.Name) (id api.KeyID, ok bool) {
 	return api.KeyID([]byte(parts[0])), true
 }
 
-// readKey reads a key and its material.
+// readKey reads a key, its tags and its material.
 func (s *Service) readKey(r keystore.Reader, id api.KeyID) (*key, error) {
 	b, err := r.Get(keyName(id))
 	if err != nil {
@@ -161,6 +165,9 @@ func (s *Service) readKey(r keystore.Reader, id api.KeyID) (*key, error) {
 		return nil, err
 	}
 	k.arn, k.rules = s.realm.KeyARN(k.account, id, k.multi), policy.AccountRoot(k.account)
+	if k.tags, err = readTags(r, id, k.row.Tags); err != nil {
+		return nil, err
+	}
 	k.current, err = s.readMaterial(r, k)
 	return k, err
 }

@@ -125,7 +125,6 @@ func TestCreateKeyRefusesWhatItWouldIgnore(t *testing.T) {
 		"external origin":    {kmsapi.CreateKeyRequest{Origin: 2}, api.KindUnsupportedOperation},
 		"custom key store":   {kmsapi.CreateKeyRequest{CustomKeyStoreId: "cks-1"}, api.KindUnsupportedOperation},
 		"external key":       {kmsapi.CreateKeyRequest{XksKeyId: "x"}, api.KindUnsupportedOperation},
-		"tags":               {kmsapi.CreateKeyRequest{Tags: []kmsapi.Tag{{TagKey: "a", TagValue: "b"}}}, api.KindUnsupportedOperation},
 		"multi-Region":       {kmsapi.CreateKeyRequest{MultiRegion: true}, api.KindUnsupportedOperation},
 		"bypass":             {kmsapi.CreateKeyRequest{BypassPolicyLockoutSafetyCheck: true}, api.KindNone},
 	} {

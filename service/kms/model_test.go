@@ -20,25 +20,31 @@ type world struct {
 	t       *testing.T
 	d       *desk
 	who     *identity.Principal
-	keys    []string                   // ARNs, in the order of creation
-	states  map[string]kmsapi.KeyState // by ARN
-	aliases map[string]string          // ARN of the key by alias name
-	blobs   map[string]api.Blob        // one ciphertext of "x" by the ARN of its key
+	keys    []string                     // ARNs, in the order of creation
+	states  map[string]kmsapi.KeyState   // by ARN
+	aliases map[string]string            // ARN of the key by alias name
+	texts   map[string]string            // descriptions by ARN
+	tags    map[string]map[string]string // by ARN
+	blobs   map[string]api.Blob          // one ciphertext of "x" by the ARN of its key
 }
 
 // TestKeysAndAliasesBehaveLikeTheirModel plays random operations of one account,
-// through the door and over a sealed store, against two maps.
+// through the door and over a sealed store, against a few maps.
 func TestKeysAndAliasesBehaveLikeTheirModel(t *testing.T) {
 	t.Parallel()
 	d := newDesk(racktest.Start(t))
 	rapid.Check(t, func(rt *rapid.T) {
-		w := &world{t: t, d: d, who: rootOf(newAccount()), states: map[string]kmsapi.KeyState{}, aliases: map[string]string{}, blobs: map[string]api.Blob{}}
+		w := &world{t: t, d: d, who: rootOf(newAccount()), states: map[string]kmsapi.KeyState{}, aliases: map[string]string{},
+			texts: map[string]string{}, tags: map[string]map[string]string{}, blobs: map[string]api.Blob{}}
 		rt.Repeat(map[string]func(*rapid.T){
 			"create key":   w.createKey,
 			"switch":       w.switchKey,
 			"create alias": w.createAlias,
 			"update alias": w.updateAlias,
 			"delete alias": w.deleteAlias,
+			"note":         w.note,
+			"tag":          w.tag,
+			"untag":        w.untag,
 			"encrypt":      w.encrypt,
 			"re-encrypt":   w.reEncrypt,
 			"describe":     w.describe,
@@ -82,10 +88,13 @@ func (w *world) createKey(rt *rapid.T) {
 	if len(w.keys) >= 5 {
 		rt.Skip("enough keys")
 	}
-	out, err := ask(w.t, w.d, w.who, kmsapi.CreateKey, &kmsapi.CreateKeyRequest{})
+	in := &kmsapi.CreateKeyRequest{Description: anyText(rt), Tags: anyTags(rt, 0)}
+	out, err := ask(w.t, w.d, w.who, kmsapi.CreateKey, in)
 	w.want(rt, "CreateKey", err, api.KindNone)
-	w.keys = append(w.keys, out.KeyMetadata.Arn)
-	w.states[out.KeyMetadata.Arn] = kmsapi.StateEnabled
+	arn := out.KeyMetadata.Arn
+	w.keys = append(w.keys, arn)
+	w.states[arn], w.texts[arn], w.tags[arn] = kmsapi.StateEnabled, in.Description, map[string]string{}
+	w.apply(arn, in.Tags)
 }
 
 func (w *world) switchKey(rt *rapid.T) {
@@ -99,6 +108,65 @@ func (w *world) switchKey(rt *rapid.T) {
 	w.want(rt, "switch "+key, err, w.ifKey(key, api.KindNone))
 	if err == nil {
 		w.states[key] = to
+	}
+}
+
+func anyText(rt *rapid.T) string { return rapid.SampledFrom([]string{"", "a", "ä"}).Draw(rt, "text") }
+
+// anyTagKeys draws keys of tags, no two alike: so few of them that they meet again,
+// and so many that a key has not room for all.
+func anyTagKeys(rt *rapid.T, least int) []string {
+	return rapid.SliceOfNDistinct(rapid.StringMatching("[a-g][1-9]|A|ü{128}"), least, 30, rapid.ID).Draw(rt, "keys")
+}
+
+func anyTags(rt *rapid.T, least int) (all []kmsapi.Tag) {
+	for _, key := range anyTagKeys(rt, least) {
+		all = append(all, kmsapi.Tag{TagKey: key, TagValue: anyText(rt)})
+	}
+	return all
+}
+
+// apply adds to the tags of the model.
+func (w *world) apply(arn string, more []kmsapi.Tag) {
+	for _, t := range more {
+		w.tags[arn][t.TagKey] = t.TagValue
+	}
+}
+
+func (w *world) note(rt *rapid.T) {
+	key, text := w.anyKey(rt), anyText(rt)
+	_, err := ask(w.t, w.d, w.who, kmsapi.UpdateKeyDescription, &kmsapi.UpdateKeyDescriptionRequest{KeyId: ref(key), Description: text})
+	w.want(rt, "describe "+key, err, w.ifKey(key, api.KindNone))
+	if err == nil {
+		w.texts[key] = text
+	}
+}
+
+func (w *world) tag(rt *rapid.T) {
+	key, more := w.anyKey(rt), anyTags(rt, 1)
+	after := maps.Clone(w.tags[key])
+	for _, t := range more {
+		if after != nil {
+			after[t.TagKey] = t.TagValue
+		}
+	}
+	want := api.KindNone
+	if len(after) > api.MaxTags {
+		want = api.KindLimitExceeded
+	}
+	_, err := ask(w.t, w.d, w.who, kmsapi.TagResource, &kmsapi.TagResourceRequest{KeyId: ref(key), Tags: more})
+	w.want(rt, "tag "+key, err, w.ifKey(key, want))
+	if err == nil {
+		w.apply(key, more)
+	}
+}
+
+func (w *world) untag(rt *rapid.T) {
+	key, names := w.anyKey(rt), anyTagKeys(rt, 1)
+	_, err := ask(w.t, w.d, w.who, kmsapi.UntagResource, &kmsapi.UntagResourceRequest{KeyId: ref(key), TagKeys: names})
+	w.want(rt, "untag "+key, err, w.ifKey(key, api.KindNone))
+	for _, name := range names {
+		delete(w.tags[key], name)
 	}
 }
 
@@ -199,8 +267,8 @@ func (w *world) describe(rt *rapid.T) {
 	reference, key := w.reference(rt)
 	out, err := ask(w.t, w.d, w.who, kmsapi.DescribeKey, &kmsapi.DescribeKeyRequest{KeyId: ref(reference)})
 	w.want(rt, "DescribeKey of "+reference, err, w.ifKey(key, api.KindNone))
-	if err == nil && (out.KeyMetadata.Arn != key || out.KeyMetadata.KeyState != w.states[key]) {
-		rt.Fatalf("DescribeKey of %s tells of %+v, want %s in state %s", reference, out.KeyMetadata, key, w.states[key])
+	if err == nil && (out.KeyMetadata.Arn != key || out.KeyMetadata.KeyState != w.states[key] || out.KeyMetadata.Description != w.texts[key]) {
+		rt.Fatalf("DescribeKey of %s tells of %+v, want %s in state %s: %q", reference, out.KeyMetadata, key, w.states[key], w.texts[key])
 	}
 }
 
@@ -218,6 +286,7 @@ func (w *world) list(rt *rapid.T) {
 	w.listAliases(rt, "", limit)
 	for _, key := range w.keys {
 		w.listAliases(rt, key, limit)
+		w.listTags(rt, key, 7*limit)
 	}
 }
 
@@ -237,5 +306,22 @@ func (w *world) listAliases(rt *rapid.T, of string, limit int64) {
 	}
 	if !maps.Equal(got, want) {
 		rt.Fatalf("the aliases of %q are %v, want %v", of, got, want)
+	}
+}
+
+func (w *world) listTags(rt *rapid.T, key string, limit int64) {
+	got := map[string]string{}
+	for marker := ""; ; {
+		out, err := ask(w.t, w.d, w.who, kmsapi.ListResourceTags, &kmsapi.ListResourceTagsRequest{KeyId: ref(key), Limit: limit, Marker: marker})
+		w.want(rt, "ListResourceTags", err, api.KindNone)
+		for _, t := range out.Tags {
+			got[t.TagKey] = t.TagValue
+		}
+		if marker = out.NextMarker; !out.Truncated {
+			break
+		}
+	}
+	if !maps.Equal(got, w.tags[key]) {
+		rt.Fatalf("the tags of %s are %v, want %v", key, got, w.tags[key])
 	}
 }

@@ -64,6 +64,16 @@ func TestRecordsOfKeysAndAliases(t *testing.T) {
 			_, err := client.Do(ctx, r.Client, kmsapi.DescribeKey, &kmsapi.DescribeKeyRequest{KeyId: ref(first)})
 			return err
 		}, first, &kmsapi.DescribeKeyRequest{KeyId: ref(first)}},
+		{kmsapi.UpdateKeyDescription.Op, func() error { return describeAs(t, r.Client, first, "x") }, first,
+			&kmsapi.UpdateKeyDescriptionRequest{KeyId: ref(first), Description: "x"}},
+		{kmsapi.TagResource.Op, func() error { return tagResource(t, r.Client, first, tags("a", "1", "b", "")) }, first,
+			&kmsapi.TagResourceRequest{KeyId: ref(first), Tags: tags("a", "1", "b", "")}},
+		{kmsapi.ListResourceTags.Op, func() error {
+			_, err := client.Do(ctx, r.Client, kmsapi.ListResourceTags, &kmsapi.ListResourceTagsRequest{KeyId: ref(first), Limit: 1})
+			return err
+		}, first, &kmsapi.ListResourceTagsRequest{KeyId: ref(first)}},
+		{kmsapi.UntagResource.Op, func() error { return untagResource(t, r.Client, first, "a", "none") }, first,
+			&kmsapi.UntagResourceRequest{KeyId: ref(first), TagKeys: []string{"a", "none"}}},
 		{kmsapi.ListKeys.Op, func() error {
 			_, err := client.Do(ctx, r.Client, kmsapi.ListKeys, &kmsapi.ListKeysRequest{Limit: 1})
 			return err
@@ -84,6 +94,22 @@ func TestRecordsOfKeysAndAliases(t *testing.T) {
 		if got := records[0]; got.Op != c.op.Number || got.Error != 0 || got.Resource != c.resource || !bytes.Equal(got.Request, shown) || got.Response != nil {
 			t.Errorf("%s is recorded as %+v, want the resource %s and the members %x", c.op, got, c.resource, shown)
 		}
+	}
+}
+
+// TestRecordOfAKeyWithTags: a creation shows the tags, and concerns one resource,
+// although the door is asked twice.
+func TestRecordOfAKeyWithTags(t *testing.T) {
+	t.Parallel()
+	r := racktest.Start(t)
+	if _, err := createTagged(t, r.Client, tags("a", "1", "b", "")); err != nil {
+		t.Fatal(err)
+	}
+	records := r.Records()
+	got := records[len(records)-1]
+	shown := kmsapi.CreateKey.In.AppendAudit(nil, &kmsapi.CreateKeyRequest{Origin: kmsapi.OriginAWSKMS, Tags: tags("a", "1", "b", "")})
+	if got.Op != kmsapi.CreateKey.Number || got.Resource != "*" || !bytes.Equal(got.Request, shown) || !bytes.Contains(shown, []byte("\x82\xa2\x01\x61a\x02\x611\xa1\x01\x61b")) {
+		t.Errorf("it is recorded as %+v, want the members %x", got, shown)
 	}
 }
 

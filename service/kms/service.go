@@ -119,6 +119,10 @@ func (s *Service) Routes(g *access.Gate) []access.Route {
 		access.Handle(g, kmsapi.GenerateDataKeyWithoutPlaintext, s.GenerateDataKeyWithoutPlaintext),
 		access.Handle(g, kmsapi.GenerateRandom, s.GenerateRandom),
 		access.Handle(g, kmsapi.ReEncrypt, s.ReEncrypt),
+		access.Handle(g, kmsapi.UpdateKeyDescription, s.UpdateKeyDescription),
+		access.Handle(g, kmsapi.TagResource, s.TagResource),
+		access.Handle(g, kmsapi.UntagResource, s.UntagResource),
+		access.Handle(g, kmsapi.ListResourceTags, s.ListResourceTags),
 	}
 }
 

@@ -22,7 +22,7 @@ func setOf(all ...kmsapi.KeyState) (s states) {
 var (
 	usableStates   = setOf(kmsapi.StateEnabled, kmsapi.StateUpdating)
 	switchedStates = setOf(kmsapi.StateEnabled, kmsapi.StateDisabled)
-	aliasedStates  = ^setOf(kmsapi.StatePendingDeletion, kmsapi.StatePendingReplicaDeletion)
+	keptStates     = ^setOf(kmsapi.StatePendingDeletion, kmsapi.StatePendingReplicaDeletion) // to get aliases, tags or another description
 )
 
 // stateWords are how AWS's errors call a state.

@@ -62,6 +62,13 @@ var onKey = map[string]func(s *standing) error{
 		_, err := client.Do(s.t.Context(), s.r.Client, kmsapi.DeleteAlias, &kmsapi.DeleteAliasRequest{AliasName: "alias/its"})
 		return err
 	},
+	"UpdateKeyDescription": func(s *standing) error { return describeAs(s.t, s.r.Client, s.arn, "x") },
+	"TagResource":          func(s *standing) error { return tagResource(s.t, s.r.Client, s.arn, tags("a", "1")) },
+	"UntagResource":        func(s *standing) error { return untagResource(s.t, s.r.Client, s.arn, "b") },
+	"ListResourceTags": func(s *standing) error {
+		_, err := client.Do(s.t.Context(), s.r.Client, kmsapi.ListResourceTags, &kmsapi.ListResourceTagsRequest{KeyId: ref(s.arn)})
+		return err
+	},
 	"ListAliases": func(s *standing) error {
 		_, err := client.Do(s.t.Context(), s.r.Client, kmsapi.ListAliases, &kmsapi.ListAliasesRequest{KeyId: ref(s.arn)})
 		return err
@@ -85,7 +92,7 @@ func TestStates(t *testing.T) {
 	s := &standing{t: t, r: r, arn: r.CreateKey(), other: r.CreateKey()}
 	s.blob = encrypt(t, r, s.arn, []byte("x"))
 	use := []string{"Encrypt", "Decrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "ReEncrypt from it", "ReEncrypt to it"}
-	change, name := []string{"EnableKey", "DisableKey"}, []string{"CreateAlias", "UpdateAlias to it"}
+	change, name := []string{"EnableKey", "DisableKey"}, []string{"CreateAlias", "UpdateAlias to it", "UpdateKeyDescription", "TagResource", "UntagResource"}
 	for _, c := range []struct {
 		state   kmsapi.KeyState
 		says    string
