@@ -1,10 +1,14 @@
 // Package client speaks the native protocol to an appliance: many callers
 // share few connections, requests are pipelined, lost connections are made anew.
 //
-// Read first: [New] and [Config]; [Do], a typed call; conn.go, one connection.
+// Read first: [New] and [Config]; [Do], a typed call; [LogError], why a client may
+// refuse to go on. conn.go is one connection, pool.go when there is one, retry.go what
+// is repeated, log.go how the appliance's audit log is followed from its greetings.
 //
-// It imports the vocabulary (api) and the wire (protocol) and nothing else of
-// the appliance, so it is small in a program that uses it.
+// It imports the vocabulary (api), the wire (protocol) and the arithmetic of the audit
+// log (internal/tlog), and nothing else of the appliance, so it is small in a program
+// that uses it. It caches nothing but the newest checkpoint, and trusts no server on
+// first use.
 package client
 
 import (

@@ -84,7 +84,7 @@ type shown struct {
 	hello  string              // note in the greeting
 	newest []leaves            // what each question in turn is answered from; the last one for ever
 	answer func(string) string // changes the note of an answer; nil = as it is
-	cut    int                 // bytes to cut from each hash of a proof
+	cut    int                 // bytes to cut from each hash of a proof; -1 adds one
 	silent bool                // answers no question about the log
 
 	mu    sync.Mutex
@@ -134,7 +134,7 @@ func (v *shown) reply(t *testing.T, s signer, r protocol.Request) []byte {
 	}
 	out := applianceapi.GetAuditConsistencyResponse{Checkpoint: note, Proof: now.proof(t, in.OldSize)}
 	for i, h := range out.Proof {
-		out.Proof[i] = h[:len(h)-v.cut]
+		out.Proof[i] = append(h, 0)[:len(h)-v.cut]
 	}
 	return protocol.Native{}.AppendReply(nil, applianceapi.GetAuditConsistency.Op, r.ID, &out, nil)
 }
@@ -197,6 +197,7 @@ func TestTheLogMayOnlyGrow(t *testing.T) {
 		"shorter than what was kept":   {note("abcdefgh"), &shown{hello: note("abcdefghi"), newest: []leaves{"abc"}}, client.ErrForked, "", 2},
 		"gone":                         {note("abcde"), &shown{}, client.ErrForked, "", 0},
 		"short hashes":                 {note("abcde"), &shown{hello: note("abcdefgh"), newest: []leaves{"abcdefgh"}, cut: 1}, client.ErrForked, "", 1},
+		"long hashes":                  {note("abcde"), &shown{hello: note("abcdefgh"), newest: []leaves{"abcdefgh"}, cut: -1}, client.ErrForked, "", 1},
 		"of another key":               {"", &shown{hello: leaves("abcde").note(t, other, "log")}, client.ErrUnsigned, "", 0},
 		"of another log":               {"", &shown{hello: leaves("abcde").note(t, s, "lag")}, client.ErrUnsigned, "", 0},
 		"no note":                      {"", &shown{hello: "a checkpoint"}, client.ErrUnsigned, "", 0},
