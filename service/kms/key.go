@@ -176,6 +176,9 @@ func (s *Service) readKey(r keystore.Reader, id api.KeyID) (*key, error) {
 // that it is what its id says.
 func (s *Service) readMaterial(r keystore.Reader, k *key) (*material, error) {
 	b, err := r.Get(materialName(k.id, k.row.Current))
+	if errors.Is(err, keystore.ErrNotFound) { // the key is there
+		err = fmt.Errorf("%w: there is none", keystore.ErrDamaged)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("material: %w", err)
 	}
