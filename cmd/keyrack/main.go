@@ -56,7 +56,7 @@ func commands() []command {
 	return []command{
 		devCommand, devResetCommand, initCommand, serveCommand, workerCommand,
 		statusCommand, lockCommand, unlockCommand, checkCommand, domainRotateCommand,
-		principalAddCommand, principalListCommand, principalRemoveCommand,
+		clientInitCommand, principalAddCommand, principalListCommand, principalRemoveCommand,
 		keyCreateCommand, keyDescribeCommand, keyListCommand, keyEnableCommand, keyDisableCommand,
 		keyUpdateCommand, keyTagCommand, keyUntagCommand, keyTagsCommand,
 		aliasCreateCommand, aliasUpdateCommand, aliasDeleteCommand, aliasListCommand, encryptCommand, decryptCommand, reEncryptCommand,

@@ -4,14 +4,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/keyrack/keyrack/api/applianceapi"
-	"github.com/keyrack/keyrack/internal/rack"
 	"github.com/keyrack/keyrack/protocol/client"
 )
 
@@ -21,8 +17,9 @@ var principalAddCommand = command{
 	short: "register a client's key as the root of an account",
 	long: `
 With --out it makes a key and a certificate, NAME.key and NAME.pem in FOLDER, and
-registers the key's hash: the key itself goes nowhere. With --key-hash it registers
-a key that was made elsewhere: the SHA-256 of its DER SubjectPublicKeyInfo.
+registers the key's hash: for a client on this machine. With --key-hash it registers
+a key that was made elsewhere, by the hash that keyrack client init has printed there
+(the SHA-256 of the key's DER SubjectPublicKeyInfo): for a client on another machine.
 
 Prints the environment of the client, to be pasted into a shell. Files that are
 there are never overwritten; those it made are removed if the client cannot be
@@ -34,9 +31,8 @@ registered.` + operatorLong,
 type newPrincipal struct {
 	name, account, out, keyHash string
 
-	cert, key string // paths of the files that were made
-	madeDir   bool
-	auditKey  string // the appliance's
+	made     clientKey // empty for a key that was made elsewhere
+	auditKey string    // the appliance's
 }
 
 // principalAddFlags declares the flags and acts.
@@ -63,13 +59,10 @@ func principalAddFlags(fs *flag.FlagSet) action {
 
 // check refuses what makes no sense before a file is made.
 func (n *newPrincipal) check(command string) error {
-	switch {
-	case (n.out == "") == (n.keyHash == ""):
+	if (n.out == "") == (n.keyHash == "") {
 		return usagef("keyrack help "+command, "%s: one of --out and --key-hash is needed", command)
-	case n.name != filepath.Base(n.name):
-		return usagef("keyrack help "+command, "%s: the name %q would be a path; it may have letters, digits and +=,.@_-", command, n.name)
 	}
-	return nil
+	return checkFileName(command, n.name)
 }
 
 // add makes the key, registers it and prints the environment.
@@ -89,50 +82,17 @@ func (n *newPrincipal) add(sh *shell, c *client.Client, format *format) (err err
 	}
 	n.auditKey = log.Key
 	if n.out != "" {
-		if err := n.makeKey(); err != nil {
-			return fmt.Errorf("make the client's key: %w", err)
+		made, err := newClientKey(n.out, n.name)
+		if err != nil {
+			return err
 		}
+		n.made, n.keyHash = *made, made.hash
 	}
 	out, err := call(c, applianceapi.AddPrincipal, &applianceapi.AddPrincipalRequest{Name: n.name, Account: n.account, KeyHash: n.keyHash})
 	if err != nil {
-		return errors.Join(err, n.removeKey())
+		return errors.Join(err, n.made.remove())
 	}
 	return format.print(sh.out, n.environment(status, out), n.exports(status, out))
-}
-
-// makeKey makes the client's files, and the folder for them if there is none.
-func (n *newPrincipal) makeKey() error {
-	dir, err := filepath.Abs(n.out)
-	if err != nil {
-		return err
-	}
-	n.out = dir
-	switch err := os.Mkdir(dir, 0o700); {
-	case err == nil:
-		n.madeDir = true
-	case !errors.Is(err, fs.ErrExist):
-		return err
-	}
-	hash, cert, key, err := rack.NewClient(dir, n.name)
-	if err != nil {
-		return errors.Join(err, n.removeKey())
-	}
-	n.keyHash, n.cert, n.key = hash.String(), cert, key
-	return nil
-}
-
-// removeKey removes what makeKey made.
-func (n *newPrincipal) removeKey() error {
-	var errs []error
-	for _, path := range []string{n.cert, n.key} {
-		if path != "" {
-			errs = append(errs, os.Remove(path))
-		}
-	}
-	if n.madeDir {
-		errs = append(errs, os.Remove(n.out))
-	}
-	return errors.Join(errs...)
 }
 
 // environment returns what programs read. Cert and Key are absent for a key that
@@ -151,8 +111,8 @@ func (n *newPrincipal) environment(s *applianceapi.GetStatusResponse, out *appli
 // variables returns the client's environment as far as it is known.
 func (n *newPrincipal) variables(s *applianceapi.GetStatusResponse) map[string]string {
 	v := map[string]string{client.EnvAddr: s.Address, client.EnvServerKey: s.ServerKey, client.EnvAuditKey: n.auditKey}
-	if n.cert != "" {
-		v[client.EnvCert], v[client.EnvKey] = n.cert, n.key
+	if n.made.cert != "" {
+		v[client.EnvCert], v[client.EnvKey] = n.made.cert, n.made.key
 	}
 	return v
 }
@@ -167,7 +127,7 @@ func (n *newPrincipal) exports(s *applianceapi.GetStatusResponse, out *appliance
 	v := n.variables(s)
 	for _, name := range []string{client.EnvAddr, client.EnvServerKey, client.EnvAuditKey, client.EnvCert, client.EnvKey} {
 		if v[name] == "" {
-			fmt.Fprintf(&b, "# %s is the file that the key was made with.\n", name)
+			fmt.Fprintf(&b, "# %s is the file that keyrack client init has named.\n", name)
 			continue
 		}
 		fmt.Fprintf(&b, "export %s=%s\n", name, shellQuote(oneLine(v[name])))
