@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"time"
@@ -11,22 +12,43 @@ import (
 
 // statusCommand is keyrack:GetStatus, the first thing an operator looks at.
 var statusCommand = command{
-	name: "status", args: operatorArgs, short: "how the appliance is",
+	name: "status", args: "[--wait DURATION] " + operatorArgs, short: "how the appliance is",
 	long: `
 Prints how the appliance is, and what its operator should change. Of a locked one
-nobody knows its records.` + operatorLong,
+nobody knows its records. With --wait it first waits until the appliance serves, as
+after a start; one that does not by then is an error.` + operatorLong,
 	flags: statusFlags,
 }
 
 // statusFlags declares the flags and acts.
 func statusFlags(fs *flag.FlagSet) action {
+	wait := fs.Duration("wait", 0, "wait until the appliance is UNLOCKED, at most `DURATION`, such as 30s")
 	return operatorFlags(fs, func(sh *shell, c *client.Client, format *format) error {
-		s, err := call(c, applianceapi.GetStatus, &applianceapi.GetStatusRequest{})
+		s, err := statusAfter(c, *wait)
 		if err != nil {
 			return err
 		}
 		return format.print(sh.out, responseJSON(applianceapi.GetStatus.Op, s), columns(statusRows(s)))
 	})
+}
+
+// statusAfter returns the status at once, or after an appliance that starts has
+// been given until wait is over to serve.
+func statusAfter(c *client.Client, wait time.Duration) (*applianceapi.GetStatusResponse, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	for {
+		s, err := call(c, applianceapi.GetStatus, &applianceapi.GetStatusRequest{})
+		switch {
+		case wait == 0 || err == nil && s.State == applianceapi.Unlocked:
+			return s, err
+		case pause(ctx) == nil:
+		case err == nil:
+			return nil, hinted("keyrack unlock unlocks it", "the appliance is %s after %v", s.State, wait)
+		default:
+			return nil, err
+		}
+	}
 }
 
 // statusRows returns what people read: the state first, warnings last, where
