@@ -2,13 +2,13 @@
 // connections, in bounded pools by class.
 //
 // Read [Class], [Size] and [Pools]. Each class has its own workers and its own queue and shares
-// nothing with the others, so a token that takes a second per call delays token calls only. A full
-// class says so at once: the caller answers ThrottlingException instead of letting requests pile
-// up.
+// nothing with the others, so a token that takes a second per call delays token calls only. Within
+// a class accounts take turns ([Queue]), and none can have all workers or the whole queue: how many
+// it may have shrinks with what is left, so there is room for the next one. A full class says so at
+// once: the caller answers ThrottlingException instead of letting requests pile up.
 //
-// It does not retry, order jobs beyond first come first served within a class, stop a job that
-// runs, or know callers: fairness between accounts is the quota's duty, and a deadline is the job's
-// own.
+// It does not retry, stop a job that runs, or limit how often an account asks: that is
+// access/quota's duty, and a deadline is the job's own.
 package work
 
 import (
@@ -60,9 +60,20 @@ const (
 type Size struct {
 	// Workers is how many jobs run at once, 1 to [MaxWorkers].
 	Workers int
-	// Queue is how many more may wait for a worker, 0 to [MaxQueue].
+	// Queue is how many places there are to wait for a worker, 0 to [MaxQueue].
 	Queue int
 }
+
+// Account is whose job it is: 12 digits, or zero bytes for the operator's.
+type Account [12]byte
+
+// PlaceBytes is how much of a request a place in the queue holds: a job that keeps more memory takes
+// more places, so that a queue bounds memory too.
+const PlaceBytes = 4096
+
+// share is how many times what is left of the workers one account may have: 12 of 16, 3 of 4. Of the
+// queue it may have as much as is left: half of it alone, a third beside another.
+const share = 3
 
 // Check reports the bound that s breaks.
 func (s Size) Check() error {
@@ -111,14 +122,14 @@ func New(sizes map[Class]Size) *Pools {
 // panic costs its job alone either way.
 func (p *Pools) OnPanic(f PanicFunc) { p.report.Store(&f) }
 
-// Go hands f to the workers of class c and returns true, or returns false at once, without having
-// kept f, when c's workers and queue are full, when the pools are closed, or when c has no pool. It
-// never blocks on a job.
-func (p *Pools) Go(c Class, f func()) bool {
+// Go hands f, which keeps size bytes of memory while it waits, to the workers of class c and returns
+// true; or it returns false at once, without having kept f, when the account has its share of c's
+// workers and queue, when the pools are closed, or when c has no pool. It never blocks on a job.
+func (p *Pools) Go(c Class, by Account, size int, f func()) bool {
 	if c == None || c >= classes {
 		return false
 	}
-	return p.pools[c].submit(f)
+	return p.pools[c].submit(job{by, 1 + size/PlaceBytes, f})
 }
 
 // Close refuses new jobs from now on and waits until all accepted ones, queued ones too, are done.
@@ -144,78 +155,110 @@ type pool struct {
 	class Class
 	size  Size
 
-	// mu guards what follows and is never held while a job runs. Jobs wait in queue only while all
-	// workers run.
+	// mu guards what follows and is never held while a job runs. No job waits that may run.
 	mu      sync.Mutex
 	running int
+	taken   int // places of the queue
 	closed  bool
-	queue   chan func()
+	queue   Queue[Account, job]
+	has     map[Account]holding // of accounts with jobs
 
 	// drained is closed once the pool is closed and its last worker has ended.
 	drained chan struct{}
 }
 
-func newPool(of *Pools, c Class, size Size) *pool {
-	return &pool{of: of, class: c, size: size, queue: make(chan func(), size.Queue), drained: make(chan struct{})}
+// job is what Go was given.
+type job struct {
+	by     Account
+	places int // that it takes while it waits
+	run    func()
 }
 
-// submit starts a worker for f while there are fewer than allowed, and queues f otherwise. Counting
-// under the lock, rather than offering f to waiting goroutines, makes exactly Workers+Queue jobs
-// fit, however the scheduler feels.
-func (q *pool) submit(f func()) bool {
+// holding is what an account has of a pool.
+type holding struct{ running, places int }
+
+func newPool(of *Pools, c Class, size Size) *pool {
+	return &pool{of: of, class: c, size: size, has: map[Account]holding{}, drained: make(chan struct{})}
+}
+
+// submit starts a worker for j if its account may have another, and queues j otherwise.
+func (q *pool) submit(j job) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed {
+	switch {
+	case q.closed:
+		return false
+	case q.may(j.by):
+		q.count(j.by, 1, 0)
+		go q.work(j)
+		return true
+	case q.has[j.by].places+j.places > q.size.Queue-q.taken-j.places+1:
 		return false
 	}
-	if q.running < q.size.Workers {
-		q.running++
-		go q.work(f)
-		return true
-	}
-	select {
-	case q.queue <- f:
-		return true
-	default:
-		return false
+	q.count(j.by, 0, j.places)
+	q.queue.Push(j.by, j)
+	return true
+}
+
+// may reports whether an account may have another worker, with mu held.
+func (q *pool) may(by Account) bool { return q.has[by].running < share*(q.size.Workers-q.running) }
+
+// count adds to what an account has, with mu held.
+func (q *pool) count(by Account, running, places int) {
+	h := q.has[by]
+	h.running += running
+	h.places += places
+	q.running += running
+	q.taken += places
+	if q.has[by] = h; h == (holding{}) {
+		delete(q.has, by)
 	}
 }
 
-// work runs f and then whatever waits. A job that ends its goroutine (runtime.Goexit) is replaced
+// work runs j and then whatever waits. A job that ends its goroutine (runtime.Goexit) is replaced
 // by a fresh worker.
-func (q *pool) work(f func()) {
+func (q *pool) work(j job) {
 	exited := true
 	defer func() {
 		if exited {
-			q.carryOn()
+			q.carryOn(j.by)
 		}
 	}()
-	for f != nil {
-		q.run(f)
-		f = q.next()
+	for more := true; more; {
+		q.run(j.run)
+		j, more = q.next(j.by)
 	}
 	exited = false
 }
 
 // carryOn takes the next job to a new goroutine, in place of one that ends.
-func (q *pool) carryOn() {
-	if f := q.next(); f != nil {
-		go q.work(f)
+func (q *pool) carryOn(by Account) {
+	if j, more := q.next(by); more {
+		go q.work(j)
 	}
 }
 
-// next takes a job from the queue, or counts the worker out when there is none.
-func (q *pool) next() func() {
+// next counts an account's job out and takes one from the queue. What else may run now that it could
+// not before, because its account's share has grown, gets workers of its own.
+func (q *pool) next(by Account) (j job, more bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	select {
-	case f := <-q.queue:
-		return f
-	default:
+	q.count(by, -1, 0)
+	j, more = q.pop()
+	for other, ok := q.pop(); ok; other, ok = q.pop() {
+		go q.work(other)
 	}
-	q.running--
 	q.drain()
-	return nil
+	return j, more
+}
+
+// pop counts in the next job of the queue that may run, with mu held.
+func (q *pool) pop() (job, bool) {
+	by, j, ok := q.queue.Pop(q.may)
+	if ok {
+		q.count(by, 1, -j.places)
+	}
+	return j, ok
 }
 
 // run contains a panic of f.

@@ -1,6 +1,7 @@
 package work_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"runtime"
@@ -41,17 +42,23 @@ func TestRefusesExactlyWhenFull(t *testing.T) {
 		release := make(chan struct{})
 		var ran atomic.Int32
 		job := func() { <-release; ran.Add(1) }
-		for i := range 5 {
-			if !p.Go(work.Token, job) {
-				t.Fatalf("job %d of 5 was refused", i+1)
+		for i := range 4 {
+			if !p.Go(work.Token, account(1), 0, job) {
+				t.Fatalf("job %d of 4 was refused", i+1)
 			}
 		}
-		if p.Go(work.Token, job) {
+		if p.Go(work.Token, account(1), 0, job) {
+			t.Fatal("a fifth job of one account was taken by 2 workers and a queue of 3")
+		}
+		if !p.Go(work.Token, account(2), 0, job) {
+			t.Fatal("another account finds no place")
+		}
+		if p.Go(work.Token, account(3), 0, job) {
 			t.Fatal("a sixth job was taken by 2 workers and a queue of 3")
 		}
 		close(release)
 		synctest.Wait()
-		if !p.Go(work.Token, job) {
+		if !p.Go(work.Token, account(1), 0, job) {
 			t.Fatal("refused after the jobs were done")
 		}
 		synctest.Wait()
@@ -61,16 +68,120 @@ func TestRefusesExactlyWhenFull(t *testing.T) {
 	})
 }
 
+// account returns an account of a number.
+func account(n byte) work.Account { return work.Account{n} }
+
+// TestOneAccountLeavesWorkersToOthers: whatever one account asks for, the next finds a worker at
+// once, and the one after that too.
+func TestOneAccountLeavesWorkersToOthers(t *testing.T) {
+	inBubble(t, map[work.Class]work.Size{work.Store: {Workers: 16, Queue: 4096}}, func(t *testing.T, p *work.Pools) {
+		release := make(chan struct{})
+		var running [4]int
+		var mu sync.Mutex
+		stuck := func(n byte) func() {
+			return func() {
+				mu.Lock()
+				running[n]++
+				mu.Unlock()
+				<-release
+			}
+		}
+		taken := 0
+		for p.Go(work.Store, account(1), 0, stuck(1)) {
+			taken++
+		}
+		for n := byte(2); n < 4; n++ {
+			for range 100 {
+				if !p.Go(work.Store, account(n), 0, stuck(n)) {
+					t.Fatalf("account %d finds no place", n)
+				}
+			}
+		}
+		synctest.Wait()
+		if running != [4]int{0, 12, 3, 1} || taken != 12+2048 {
+			t.Errorf("%v run at once, and %d of the first were taken; want 12, 3 and 1, and 12+2048", running[1:], taken)
+		}
+		close(release)
+	})
+}
+
+// TestAccountsTakeTurns: who brings a few jobs behind another's thousand waits for a few.
+func TestAccountsTakeTurns(t *testing.T) {
+	inBubble(t, map[work.Class]work.Size{work.Store: {Workers: 1, Queue: 4096}}, func(t *testing.T, p *work.Pools) {
+		var order []byte
+		job := func(n byte) func() { return func() { order = append(order, n) } }
+		for range 1000 {
+			p.Go(work.Store, account(1), 0, job(1))
+		}
+		for range 3 {
+			p.Go(work.Store, account(2), 0, job(2))
+			p.Go(work.Store, account(3), 0, job(3))
+		}
+		synctest.Wait()
+		if got := order[:10]; !bytes.Equal(got, []byte{1, 1, 2, 3, 1, 2, 3, 1, 2, 3}) || len(order) != 1006 {
+			t.Errorf("the first ran in the order %v, %d in all", got, len(order))
+		}
+	})
+}
+
+// TestWorkersAreNotLeftIdle: jobs that waited for their account's share run when others' jobs end,
+// all that may by then.
+func TestWorkersAreNotLeftIdle(t *testing.T) {
+	inBubble(t, map[work.Class]work.Size{work.Store: {Workers: 4, Queue: 64}}, func(t *testing.T, p *work.Pools) {
+		first, second := make(chan struct{}), make(chan struct{})
+		var running atomic.Int32
+		for range 2 {
+			p.Go(work.Store, account(1), 0, func() { <-first })
+		}
+		for range 8 {
+			p.Go(work.Store, account(2), 0, func() { running.Add(1); <-second })
+		}
+		synctest.Wait()
+		if n := running.Load(); n != 2 {
+			t.Errorf("%d of the second account's jobs run beside two others, want 2", n)
+		}
+		close(first)
+		synctest.Wait()
+		if n := running.Load(); n != 3 {
+			t.Errorf("%d of the second account's jobs run alone, want 3", n)
+		}
+		close(second)
+		synctest.Wait()
+		if n := running.Load(); n != 8 {
+			t.Errorf("%d of 8 jobs ran", n)
+		}
+	})
+}
+
+// TestLargeJobsTakeMorePlaces: what waits is bounded in bytes too.
+func TestLargeJobsTakeMorePlaces(t *testing.T) {
+	inBubble(t, map[work.Class]work.Size{work.Store: {Workers: 1, Queue: 100}}, func(t *testing.T, p *work.Pools) {
+		release := make(chan struct{})
+		defer close(release)
+		const size = 9 * work.PlaceBytes // 10 places
+		taken := 0
+		for p.Go(work.Store, account(1), size, func() { <-release }) {
+			taken++
+		}
+		if taken != 1+5 {
+			t.Errorf("%d jobs of 10 places were taken by a worker and a queue of 100, want 6", taken)
+		}
+		if p.Go(work.Store, account(2), 100*work.PlaceBytes, func() {}) {
+			t.Error("a job was taken that is larger than the queue")
+		}
+	})
+}
+
 func TestFullClassLeavesTheOthersAlone(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, p *work.Pools) {
 		release := make(chan struct{})
 		defer close(release)
-		if !p.Go(work.Token, func() { <-release }) || p.Go(work.Token, func() {}) {
+		if !p.Go(work.Token, work.Account{}, 0, func() { <-release }) || p.Go(work.Token, work.Account{}, 0, func() {}) {
 			t.Fatal("the token class should hold one job and no more")
 		}
 		for _, c := range []work.Class{work.Store, work.Compute} {
 			done := false
-			if !p.Go(c, func() { done = true }) {
+			if !p.Go(c, work.Account{}, 0, func() { done = true }) {
 				t.Errorf("%s refused while token was full", c)
 			}
 			synctest.Wait()
@@ -82,10 +193,10 @@ func TestFullClassLeavesTheOthersAlone(t *testing.T) {
 }
 
 func TestQueueIsFirstComeFirstServed(t *testing.T) {
-	inBubble(t, map[work.Class]work.Size{work.Store: {Workers: 1, Queue: 100}}, func(t *testing.T, p *work.Pools) {
+	inBubble(t, map[work.Class]work.Size{work.Store: {Workers: 1, Queue: 198}}, func(t *testing.T, p *work.Pools) {
 		var order []int
 		for i := range 100 {
-			p.Go(work.Store, func() { order = append(order, i) })
+			p.Go(work.Store, work.Account{}, 0, func() { order = append(order, i) })
 		}
 		synctest.Wait()
 		for i, got := range order {
@@ -100,7 +211,7 @@ func TestQueueIsFirstComeFirstServed(t *testing.T) {
 }
 
 func TestPanicCostsOneJobAndIsReported(t *testing.T) {
-	inBubble(t, map[work.Class]work.Size{work.Compute: {Workers: 1, Queue: 2}}, func(t *testing.T, p *work.Pools) {
+	inBubble(t, map[work.Class]work.Size{work.Compute: {Workers: 1, Queue: 4}}, func(t *testing.T, p *work.Pools) {
 		var reported []any
 		p.OnPanic(func(c work.Class, v any, stack []byte) {
 			if c != work.Compute || !strings.Contains(string(stack), "TestPanicCostsOneJobAndIsReported") {
@@ -109,9 +220,9 @@ func TestPanicCostsOneJobAndIsReported(t *testing.T) {
 			reported = append(reported, v)
 		})
 		ran := false
-		p.Go(work.Compute, func() { panic("first") })
-		p.Go(work.Compute, func() { panic("second") })
-		p.Go(work.Compute, func() { ran = true })
+		p.Go(work.Compute, work.Account{}, 0, func() { panic("first") })
+		p.Go(work.Compute, work.Account{}, 0, func() { panic("second") })
+		p.Go(work.Compute, work.Account{}, 0, func() { ran = true })
 		synctest.Wait()
 		if !ran || len(reported) != 2 || reported[0] != "first" || reported[1] != "second" {
 			t.Fatalf("reported %v, the third job ran: %v", reported, ran)
@@ -121,21 +232,21 @@ func TestPanicCostsOneJobAndIsReported(t *testing.T) {
 
 func TestPanicWithoutHookIsContained(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, p *work.Pools) {
-		p.Go(work.Store, func() { panic("nobody listens") })
+		p.Go(work.Store, work.Account{}, 0, func() { panic("nobody listens") })
 		synctest.Wait()
 		p.OnPanic(nil)
-		if !p.Go(work.Store, func() { panic("still nobody") }) {
+		if !p.Go(work.Store, work.Account{}, 0, func() { panic("still nobody") }) {
 			t.Fatal("the worker was lost")
 		}
 	})
 }
 
 func TestGoexitDoesNotLoseTheWorker(t *testing.T) {
-	inBubble(t, map[work.Class]work.Size{work.Store: {Workers: 1, Queue: 2}}, func(t *testing.T, p *work.Pools) {
+	inBubble(t, map[work.Class]work.Size{work.Store: {Workers: 1, Queue: 4}}, func(t *testing.T, p *work.Pools) {
 		ran := 0
-		p.Go(work.Store, func() { runtime.Goexit() })
-		p.Go(work.Store, func() { ran++; runtime.Goexit() })
-		p.Go(work.Store, func() { ran++ })
+		p.Go(work.Store, work.Account{}, 0, func() { runtime.Goexit() })
+		p.Go(work.Store, work.Account{}, 0, func() { ran++; runtime.Goexit() })
+		p.Go(work.Store, work.Account{}, 0, func() { ran++ })
 		synctest.Wait()
 		if ran != 2 {
 			t.Fatalf("%d of 2 jobs ran after one ended its goroutine", ran)
@@ -144,10 +255,10 @@ func TestGoexitDoesNotLoseTheWorker(t *testing.T) {
 }
 
 func TestCloseDrainsTheQueue(t *testing.T) {
-	inBubble(t, map[work.Class]work.Size{work.Store: {Workers: 1, Queue: 9}}, func(t *testing.T, p *work.Pools) {
+	inBubble(t, map[work.Class]work.Size{work.Store: {Workers: 1, Queue: 18}}, func(t *testing.T, p *work.Pools) {
 		ran := 0
 		for range 10 {
-			p.Go(work.Store, func() { time.Sleep(time.Second); ran++ })
+			p.Go(work.Store, work.Account{}, 0, func() { time.Sleep(time.Second); ran++ })
 		}
 		if err := p.Close(t.Context()); err != nil {
 			t.Fatal(err)
@@ -155,7 +266,7 @@ func TestCloseDrainsTheQueue(t *testing.T) {
 		if ran != 10 {
 			t.Fatalf("Close returned after %d of 10 jobs", ran)
 		}
-		if p.Go(work.Store, func() { t.Error("ran after Close") }) {
+		if p.Go(work.Store, work.Account{}, 0, func() { t.Error("ran after Close") }) {
 			t.Fatal("Go took a job after Close")
 		}
 	})
@@ -164,13 +275,13 @@ func TestCloseDrainsTheQueue(t *testing.T) {
 func TestCloseGivesUpWithItsContext(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, p *work.Pools) {
 		finished := false
-		p.Go(work.Token, func() { time.Sleep(time.Hour); finished = true })
+		p.Go(work.Token, work.Account{}, 0, func() { time.Sleep(time.Hour); finished = true })
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		if err := p.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("Close = %v, want its context's error", err)
 		}
-		if p.Go(work.Token, func() {}) {
+		if p.Go(work.Token, work.Account{}, 0, func() {}) {
 			t.Fatal("Go took a job after Close")
 		}
 		if err := p.Close(t.Context()); err != nil || !finished {
@@ -182,7 +293,7 @@ func TestCloseGivesUpWithItsContext(t *testing.T) {
 func TestClassWithoutPoolIsRefused(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, p *work.Pools) {
 		for _, c := range []work.Class{work.None, work.Compute + 1, 255} {
-			if p.Go(c, func() { t.Error("ran") }) {
+			if p.Go(c, work.Account{}, 0, func() { t.Error("ran") }) {
 				t.Errorf("Go(%s) took a job", c)
 			}
 		}
@@ -232,7 +343,7 @@ func TestEveryAcceptedJobRunsOnce(t *testing.T) {
 		class := []work.Class{work.Store, work.Compute}[i%2]
 		submitters.Go(func() {
 			for range 500 {
-				if p.Go(class, func() { ran.Add(1) }) {
+				if p.Go(class, work.Account{}, 0, func() { ran.Add(1) }) {
 					accepted.Add(1)
 				}
 			}
@@ -257,7 +368,7 @@ func BenchmarkGo(b *testing.B) {
 	job := func() { done <- struct{}{} }
 	b.ReportAllocs()
 	for b.Loop() {
-		p.Go(work.Store, job)
+		p.Go(work.Store, work.Account{}, 0, job)
 		<-done
 	}
 }

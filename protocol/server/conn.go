@@ -254,18 +254,18 @@ func (c *conn) request(ctx context.Context, frame []byte) error {
 	default:
 		call := c.session.Call(req.ID)
 		if class := route.Serve(call, protocol.Native{}, req.Body); class != work.None {
-			c.later(ctx, route, call.Ticket(), class, req.Body)
+			c.later(ctx, route, call, class, req.Body)
 		}
 	}
 	return nil
 }
 
-// later hands a request that would wait to the workers.
-func (c *conn) later(ctx context.Context, route access.Route, t access.Ticket, class work.Class, body []byte) {
-	own := append([]byte(nil), body...)
+// later hands a request that would wait to the workers: its account's share of them.
+func (c *conn) later(ctx context.Context, route access.Route, call *access.Call, class work.Class, body []byte) {
+	own, t := append([]byte(nil), body...), call.Ticket()
 	deadline := time.Now().Add(api.WorkerDeadline)
 	c.full = !c.outbox.expect()
-	queued := c.Pools.Go(class, func() {
+	queued := c.Pools.Go(class, work.Account(call.Account()), len(own), func() {
 		defer c.outbox.arrived()
 		ctx, cancel := context.WithDeadline(ctx, deadline)
 		defer cancel()
@@ -275,7 +275,7 @@ func (c *conn) later(ctx context.Context, route access.Route, t access.Ticket, c
 		scribble(own, c.Scribble)
 		c.outbox.arrived()
 		c.session.RefuseAgain(protocol.Native{}, t, route.Op(), &api.Error{
-			Kind: api.KindThrottling, Message: "too much " + class.String() + " work is waiting; try again", RetryAfter: 50 * time.Millisecond})
+			Kind: api.KindThrottling, Message: "too much " + class.String() + " work of this account is waiting; try again", RetryAfter: 50 * time.Millisecond})
 	}
 }
 

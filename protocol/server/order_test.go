@@ -367,3 +367,33 @@ func TestServersRefuseTwoRoutesForOneOperation(t *testing.T) {
 		t.Error("two routes for one operation are accepted")
 	}
 }
+
+// TestOneAccountCannotCrowdOutAnother: an account whose requests fill its share of the
+// workers and of their queue is told so, and another's finds a worker at once.
+func TestOneAccountCannotCrowdOutAnother(t *testing.T) {
+	t.Parallel()
+	s := newSlow()
+	b := start(t, s.routes, func(set *setup) { set.pools[work.Token] = work.Size{Workers: 4, Queue: 16} })
+	greedy := b.open()
+	for id := range api.RequestID(40) {
+		greedy.send(echoes(id+1, "x"))
+	}
+	const held = 3 + 8 // of the workers and of the queue
+	if kinds, _ := greedy.answers(40 - held); kinds[40] != api.KindThrottling {
+		t.Errorf("got %v, want the last ones throttled", kinds)
+	}
+	for range 3 {
+		await(t, s.inside)
+	}
+	modest := b.dial(b.configOf(b.StrangerConfig.Certificate))
+	modest.hello()
+	modest.send(echoes(1, "rose"))
+	await(t, s.inside)
+	close(s.release)
+	if r := modest.reply(); r.Kind != api.KindNone {
+		t.Errorf("the other account was answered %v", r.Err())
+	}
+	if kinds, _ := greedy.answers(held); kinds[1] != api.KindNone {
+		t.Errorf("got %v", kinds)
+	}
+}

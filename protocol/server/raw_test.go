@@ -210,9 +210,12 @@ type raw struct {
 }
 
 // config is the TLS configuration of a client that behaves.
-func (b *bed) config() *tls.Config {
+func (b *bed) config() *tls.Config { return b.configOf(b.Config.Certificate) }
+
+// configOf is the same of another client.
+func (b *bed) configOf(cert tls.Certificate) *tls.Config {
 	return &tls.Config{
-		Certificates: []tls.Certificate{b.Config.Certificate}, NextProtos: []string{protocol.ALPN},
+		Certificates: []tls.Certificate{cert}, NextProtos: []string{protocol.ALPN},
 		InsecureSkipVerify:          true, // whom it speaks to is not what is tested here
 		DynamicRecordSizingDisabled: true, // what is sent together is read together, up to 16 KiB
 	}
@@ -339,11 +342,11 @@ type said struct {
 	Text api.Blob `n:"1"`
 }
 
-// anybody is a resource for the root of racktest.Account.
+// anybody is a resource for every principal.
 type anybody struct{}
 
 func (anybody) ARN() string          { return "arn:aws:test:rack-1::anybody" }
-func (anybody) Rules() *policy.Rules { return policy.AccountRoot(racktest.Account) }
+func (anybody) Rules() *policy.Rules { return policy.Everyone() }
 
 // slow is an operation that works on a worker and waits there.
 type slow struct {
