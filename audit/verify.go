@@ -24,6 +24,9 @@ type VerifyOptions struct {
 	// StartKey, if not nil, is the log's [Config.StartKey], and the MACs of all batches are
 	// checked too.
 	StartKey func(nonce [32]byte) (*securemem.Buffer, error)
+	// Progress, if not nil, is told after each batch how many records there are so far, and how
+	// many the newest checkpoint covers. An error ends the work and is returned.
+	Progress func(done, covered Position) error
 }
 
 // Report is what [Verify] found.
@@ -79,10 +82,17 @@ type verifier struct {
 	before *segmentHeader // the segment read last, and
 	end    *walker        // its end
 	report Report
+
+	unsigned bool                                  // there are no notes: a search without keys
+	begin    uint64                                // the segment that was read first
+	each     func(p Position, record []byte) error // for each record with its number; nil but for a search
 }
 
 // readNotes opens the newest checkpoint and those expected.
 func (v *verifier) readNotes() error {
+	if v.unsigned {
+		return nil
+	}
 	note, err := readNote(v.files)
 	if err != nil {
 		return err
@@ -131,8 +141,12 @@ func (v *verifier) readSegments() (err error) {
 	if v.count, err = countSegments(v.files); err != nil {
 		return err
 	}
-	n, more := uint64(0), v.count > 0
-	for ; more; n++ {
+	return v.readFrom(0)
+}
+
+// readFrom reads the segments from number n on.
+func (v *verifier) readFrom(n uint64) (err error) {
+	for more := v.count > n; more; n++ {
 		if more, err = v.readSegment(n); err != nil {
 			return err
 		}
@@ -207,10 +221,12 @@ func (v *verifier) readUsed(f File, h *segmentHeader) (w *walker, more bool, err
 // place checks that a segment goes on where the one before it ended.
 func (v *verifier) place(h *segmentHeader) error {
 	switch {
-	case h.origin != sha256.Sum256([]byte(v.report.Origin)):
+	case !v.unsigned && h.origin != sha256.Sum256([]byte(v.report.Origin)):
 		return damageAt(h.number, h.first(), "segment is of another log")
 	case v.end != nil:
 		return h.follows(v.before, v.end)
+	case v.begin > 0: // what it is over, the notes say
+		v.report.Size, v.report.Root = h.first(), h.tree.Root()
 	case h.first() != 0 || h.previous != tag{}:
 		return damageAt(h.number, h.first(), "log does not begin here")
 	}
@@ -290,14 +306,35 @@ func (v *verifier) walk(w *walker) error {
 		if checked {
 			v.report.Checked += uint64(b.count)
 		}
+		if err := v.show(&b); err != nil {
+			return err
+		}
 	}
+}
+
+// show gives the records of a batch to who looks for some, and says how far the work is.
+func (v *verifier) show(b *batch) error {
+	if v.each != nil {
+		rest := b.frames
+		for at := b.first; at < b.end(); at++ {
+			_, record, more, _ := nextFrame(rest)
+			if err := v.each(at, record); err != nil {
+				return err
+			}
+			rest = more
+		}
+	}
+	if v.opts.Progress == nil {
+		return nil
+	}
+	return v.opts.Progress(b.end(), v.report.Covered)
 }
 
 // judge says what bytes behind the last whole batch of a segment mean: the write of a batch
 // that is under way or was cut off, or damage.
 func (v *verifier) judge(w *walker, t tail, sealed bool) error {
 	lost := t.later != 0 && w.header.mode&modeWritten == 0
-	covered := v.notes[len(v.notes)-1].Size > uint64(w.next)
+	covered := !v.unsigned && v.notes[len(v.notes)-1].Size > uint64(w.next)
 	switch {
 	case w.broken != nil && (sealed || lost || covered):
 		return w.broken
