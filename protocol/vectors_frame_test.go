@@ -232,6 +232,8 @@ func makeRequests(t *testing.T, m *maker) {
 		{"add-principal", applianceapi.AddPrincipal.Op, &applianceapi.AddPrincipalRequest{Name: "web", Account: "000000000042", KeyHash: exampleKeyHash}},
 		{"list-principals", applianceapi.ListPrincipals.Op, &applianceapi.ListPrincipalsRequest{Limit: 1000, Marker: "web"}},
 		{"remove-principal", applianceapi.RemovePrincipal.Op, &applianceapi.RemovePrincipalRequest{Name: "web"}},
+		{"search-audit-records", applianceapi.SearchAuditRecords.Op, &applianceapi.SearchAuditRecordsRequest{From: 1, Until: 1_000_000, Limit: 10, After: 1_700_000_000_000_000, Before: 1_700_000_000_000_001,
+			Operations: []int64{0, 1282}, Errors: []int64{0, 5}, Who: []string{"web"}, Resource: "alias/billing", Source: "192.0.2.1", RequestId: 7}},
 	} {
 		m.add(requestVector(good.name, api.RequestID(i+7), good.op, good.in))
 	}
@@ -448,6 +450,8 @@ func makeReplies(t *testing.T, m *maker) {
 		{"get-audit-checkpoint", applianceapi.GetAuditCheckpoint.Op, &applianceapi.GetAuditCheckpointResponse{Checkpoint: checkpoint, Key: "keyrack.local+00000000+AgID"}},
 		{"get-audit-consistency", applianceapi.GetAuditConsistency.Op, &applianceapi.GetAuditConsistencyResponse{Checkpoint: checkpoint, Proof: []api.Blob{make([]byte, 32)}}},
 		{"list-audit-records", applianceapi.ListAuditRecords.Op, &applianceapi.ListAuditRecordsResponse{From: 11, Records: []api.Blob{{0xa0}, {0xa0}}, Next: 13}},
+		{"search-audit-records", applianceapi.SearchAuditRecords.Op, &applianceapi.SearchAuditRecordsResponse{Records: []api.Blob{{0xa0}, {0xa0}}, Positions: []int64{3, 8},
+			Next: 10, Until: 12, Read: 9, Earliest: at, Latest: at + 1}},
 		{"list-audit-records-none", applianceapi.ListAuditRecords.Op, &applianceapi.ListAuditRecordsResponse{From: 12, Next: 12}},
 		{"get-status-locked", applianceapi.GetStatus.Op, &applianceapi.GetStatusResponse{ApplianceId: id.String(), State: applianceapi.Locked, StartTime: at}},
 		{"unlock", applianceapi.Unlock.Op, &applianceapi.UnlockResponse{State: applianceapi.Unlocked}},

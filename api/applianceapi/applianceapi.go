@@ -24,6 +24,7 @@ var (
 	AddPrincipal        = api.Define[AddPrincipalRequest, AddPrincipalResponse](api.Appliance, "AddPrincipal", 9, 0)
 	ListPrincipals      = api.Define[ListPrincipalsRequest, ListPrincipalsResponse](api.Appliance, "ListPrincipals", 10, api.ReadOnly|api.Idempotent)
 	RemovePrincipal     = api.Define[RemovePrincipalRequest, RemovePrincipalResponse](api.Appliance, "RemovePrincipal", 11, 0)
+	SearchAuditRecords  = api.Define[SearchAuditRecordsRequest, SearchAuditRecordsResponse](api.Appliance, "SearchAuditRecords", 12, api.ReadOnly|api.Idempotent)
 )
 
 // Operations returns the rows of this package.
@@ -32,6 +33,7 @@ func Operations() []*api.Op {
 		GetStatus.Op, ListAuditRecords.Op, GetAuditCheckpoint.Op, GetAuditConsistency.Op,
 		Unlock.Op, Lock.Op, RotateDomainKey.Op, CheckRecords.Op,
 		AddPrincipal.Op, ListPrincipals.Op, RemovePrincipal.Op,
+		SearchAuditRecords.Op,
 	}
 }
 
@@ -95,6 +97,36 @@ type ListAuditRecordsResponse struct {
 	From    int64      `n:"1" rule:"always"` // position of the first one
 	Records []api.Blob `n:"2"`               // audit/FORMAT.md, "Record"
 	Next    int64      `n:"3" rule:"always"` // position behind the last one
+}
+
+// SearchAuditRecordsRequest asks for the records from position From to before Until for which all
+// that follows holds; an absent member holds for every record. Until 0, or one that is beyond the
+// log's end, is the end.
+type SearchAuditRecordsRequest struct {
+	From  int64 `n:"1" audit:"show" rule:"range=0:9007199254740991"`
+	Until int64 `n:"2" audit:"show" rule:"range=0:9007199254740991"`
+	Limit int64 `n:"3" audit:"show" rule:"range=0:1000"` // 0 = 100
+
+	After      api.Time `n:"4" audit:"show"`                                // recorded then or later
+	Before     api.Time `n:"5" audit:"show"`                                // recorded earlier than then
+	Operations []int64  `n:"6" audit:"show" rule:"items=0:99,each=0:65535"` // wire numbers; 0 is a connection without a request
+	Errors     []int64  `n:"7" audit:"show" rule:"items=0:99,each=0:65535"` // numbers of error kinds; 0 is success
+	Who        []string `n:"8" audit:"show" rule:"items=0:16,each=1:2048"`  // a principal's ARN, the name that ends it, or sha256:<64 hex digits> of a client's key
+	Resource   string   `n:"9" audit:"show" rule:"len=0:2048"`              // an ARN, or what ends it: a key id, alias/NAME
+	Source     string   `n:"10" audit:"show" rule:"len=0:256"`              // an IP address, or what a record's source begins with
+	RequestId  int64    `n:"11" audit:"show" rule:"range=0:9223372036854775807"`
+}
+
+// SearchAuditRecordsResponse holds what was found from From on to before Next, where to go on.
+// One answer looks through part of the log only: it may have found nothing before Until.
+type SearchAuditRecordsResponse struct {
+	Records   []api.Blob `n:"1"`               // audit/FORMAT.md, "Record"
+	Positions []int64    `n:"2"`               // of each of them
+	Next      int64      `n:"3" rule:"always"` // the first that was not looked at
+	Until     int64      `n:"4" rule:"always"` // where the search ends
+	Read      int64      `n:"5" rule:"always"` // records looked at; those of files of another time are not
+	Earliest  api.Time   `n:"6"`               // of them
+	Latest    api.Time   `n:"7"`
 }
 
 // GetAuditCheckpointRequest asks for the newest signed checkpoint. It has no members.

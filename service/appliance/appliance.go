@@ -95,6 +95,7 @@ func (s *Service) always(g *access.Gate) []access.Route {
 	return []access.Route{
 		access.Handle(g, applianceapi.GetStatus, s.GetStatus),
 		access.Handle(g, applianceapi.ListAuditRecords, s.ListAuditRecords),
+		access.Handle(g, applianceapi.SearchAuditRecords, s.SearchAuditRecords),
 		access.Handle(g, applianceapi.GetAuditCheckpoint, s.GetAuditCheckpoint),
 		access.Handle(g, applianceapi.GetAuditConsistency, s.GetAuditConsistency),
 		access.Handle(g, applianceapi.Unlock, s.Unlock),

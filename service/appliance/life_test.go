@@ -57,6 +57,7 @@ func TestLockedAppliance(t *testing.T) {
 	wantError(t, "CreateKey", err, api.KindUnknownOperation, "")
 	for name, err := range map[string]error{
 		"ListAuditRecords":   second(do(t, r.Operator, applianceapi.ListAuditRecords, &applianceapi.ListAuditRecordsRequest{})),
+		"SearchAuditRecords": second(do(t, r.Operator, applianceapi.SearchAuditRecords, &applianceapi.SearchAuditRecordsRequest{})),
 		"GetAuditCheckpoint": second(do(t, r.Operator, applianceapi.GetAuditCheckpoint, &applianceapi.GetAuditCheckpointRequest{})),
 		"Lock":               second(do(t, r.Operator, applianceapi.Lock, &applianceapi.LockRequest{})),
 	} {
