@@ -13,7 +13,7 @@ import (
 //	                                                of it: erased
 //	the same, and a whole batch header behind it    damage: with durability "synced" no batch is
 //	                                                written before the one before it is synced
-//	a wrong MAC                                     forgery
+//	a wrong MAC, where no checkpoint covers it      forgery
 //	the log ends before the checkpoint does         refused: a checkpoint covers synced records
 //	a header that does not parse, zeros behind it   a segment that was being begun: unused
 //	the same, and anything behind it                damage: headers are synced first
@@ -175,11 +175,11 @@ func (r *recovery) walkBatches(w *walker) (tailAt int64, err error) {
 // count checks a batch's MAC and counts what no checkpoint covers.
 func (r *recovery) count(w *walker, b *batch, tailAt *int64) error {
 	checked, ok := r.macs.check(&b.batchHeader)
+	if uint64(b.end()) <= r.covered.Size { // signed, whatever key made the MAC
+		return nil
+	}
 	if !ok {
 		return b.damage(w.header, b.first, b.end(), "MAC of the batch is wrong")
-	}
-	if uint64(b.end()) <= r.covered.Size {
-		return nil
 	}
 	if *tailAt == 0 {
 		*tailAt = b.at

@@ -68,10 +68,10 @@ func (s *state) compareDigest(row []byte, err error) error {
 	return &RowError{tableName(), damage(fmt.Sprintf("another table of sequence %d than the records name", have))}
 }
 
-// Bind makes the records name the present slot table, in the sealed row slot-digest. It is for a
-// store that is new: where the row is there already it writes nothing, and returns what Verify
-// would. The keyring is unlocked.
-func (k *Keyring) Bind(ctx context.Context, r Records) error {
+// Bind makes the records name the present slot table, in the sealed row slot-digest, and the token keys, which it
+// stores in the same transaction: with it the making of a store ends. Where the sealed row is there already it writes
+// nothing, and returns what Verify would. The keyring is unlocked.
+func (k *Keyring) Bind(ctx context.Context, r Records, own ...TokenKey) error {
 	leave, err := k.enter(ctx)
 	if err != nil {
 		return err
@@ -80,6 +80,10 @@ func (k *Keyring) Bind(ctx context.Context, r Records) error {
 	now := k.held()
 	if now == nil {
 		return ErrLocked
+	}
+	named, err := digests(own)
+	if err != nil {
+		return err
 	}
 	_, err = r.UpdateBoth(ctx, func(sealed, raw keystore.Tx) error {
 		switch row, err := raw.Get(tableName()); {
@@ -90,17 +94,23 @@ func (k *Keyring) Bind(ctx context.Context, r Records) error {
 		}
 		row, err := sealed.Get(digestName())
 		if errors.Is(err, keystore.ErrNotFound) {
-			return sealed.Put(digestName(), now.digestRow())
+			return errors.Join(bindKeys(sealed, raw, own, named), sealed.Put(digestName(), now.digestRow()))
 		}
 		return now.compareDigest(row, err)
 	})
+	if err != nil {
+		return err
+	}
+	_, err = k.verified(ctx, r)
 	return err
 }
 
 // Verify checks, after Unlock and after the records are open, that the slot table which Unlock
-// found is the one that the records name: the rows of a domain that were all brought back from an
-// older state are authentic, but not that. It returns a RowError that says what differs, ErrLocked,
-// or what r said.
+// found is the one that the records name, and that the token keys are those that they name: the
+// rows of a domain that were all brought back from an older state are authentic, but not that, and
+// nothing but the records authenticates a token key. It returns a RowError that says what differs,
+// ErrLocked, or what r said. Where the records are of a version that named no token keys, they name
+// the present ones from then on.
 func (k *Keyring) Verify(ctx context.Context, r Records) error {
 	leave, err := k.enter(ctx)
 	if err != nil {
@@ -108,16 +118,34 @@ func (k *Keyring) Verify(ctx context.Context, r Records) error {
 	}
 	defer leave()
 	_, err = k.verified(ctx, r)
+	if !errors.Is(err, errKeysUnknown) {
+		return err
+	}
+	if err := k.adoptKeys(ctx, r); err != nil {
+		return err
+	}
+	_, err = k.verified(ctx, r)
 	return err
 }
 
-// verified returns what the keyring holds, if the records name its table. The caller has the turn.
+// verified returns what the keyring holds, if the records name its table and the token keys. The
+// caller has the turn.
 func (k *Keyring) verified(ctx context.Context, r Records) (*keys, error) {
 	now := k.held()
 	if now == nil {
 		return nil, ErrLocked
 	}
-	err := r.View(ctx, func(reader keystore.Reader) error { return now.compareDigest(reader.Get(digestName())) })
+	stored, err := k.storedKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	err = r.View(ctx, func(reader keystore.Reader) error {
+		if err := now.compareDigest(reader.Get(digestName())); err != nil {
+			return err
+		}
+		row, err := reader.Get(tokenKeysName())
+		return k.compareKeys(now, stored, row, err)
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -104,8 +104,9 @@ type Keyring struct {
 	appliance [16]byte
 
 	// turn has room for one: who reads or changes the stored rows, across token and store. Unlock,
-	// Bind, Rotate and Continue put something in, Lock does not.
+	// Bind, TokenKey, Rotate and Continue put something in, Lock does not.
 	turn chan struct{}
+	used ownKeys // the token keys that TokenKey gave out; guarded by turn
 
 	// telling is held while the state changes and watchers are told, never across token or store:
 	// Lock must not wait for them.

@@ -59,3 +59,12 @@ func RecodeRetired(name keystore.Name, row []byte) (again []byte, err error) {
 	}
 	return r.encode(), nil
 }
+
+// RecodeTokenKeys is for the sealed row that names the token keys.
+func RecodeTokenKeys(row []byte) (again []byte, err error) {
+	all, err := parseOwnKeys(row)
+	if err != nil {
+		return nil, err
+	}
+	return all.encode(), nil
+}

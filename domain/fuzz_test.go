@@ -69,3 +69,17 @@ func FuzzRetiredRow(f *testing.F) {
 		}
 	})
 }
+
+func FuzzTokenKeysRow(f *testing.F) {
+	f.Add(namedKeys())
+	f.Add(namedKeys("chain", "blob"))
+	f.Add(namedKeys("chain", "a", "checkpoint", "b"))
+	f.Add(namedKeys("checkpoint", "b", "chain", "a"))
+	f.Add(namedKeys(strings.Repeat("n", 65), "a"))
+	f.Fuzz(func(t *testing.T, row []byte) {
+		again, err := domain.RecodeTokenKeys(row)
+		if err == nil && (!bytes.Equal(again, row) || len(row) > 1+16*(1+64+32)) {
+			t.Errorf("%x is read as %x", row, again)
+		}
+	})
+}

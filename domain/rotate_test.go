@@ -53,14 +53,20 @@ func openRecords(t *testing.T, store keystore.Store, k *domain.Keyring) *sealed.
 // newRecords makes the sealed rows of a store that has none, and binds them to the slot table.
 func newRecords(t *testing.T, store keystore.Store, k *domain.Keyring) *sealed.Store {
 	t.Helper()
-	if err := sealed.Create(t.Context(), store, k, appliance, node); err != nil {
-		t.Fatal(err)
-	}
-	s := openRecords(t, store, k)
+	s := createRecords(t, store, k)
 	if err := k.Bind(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// createRecords makes the sealed rows of a store that has none.
+func createRecords(t *testing.T, store keystore.Store, k *domain.Keyring) *sealed.Store {
+	t.Helper()
+	if err := sealed.Create(t.Context(), store, k, appliance, node); err != nil {
+		t.Fatal(err)
+	}
+	return openRecords(t, store, k)
 }
 
 func newRack(t *testing.T) *rack {
@@ -318,7 +324,7 @@ func TestLockedKeyringsRotateNothing(t *testing.T) {
 	r.Lock()
 	var records domain.Records = r.records
 	for name, f := range map[string]func(context.Context, domain.Records) error{
-		"Bind": r.Bind, "Verify": r.Verify, "Rotate": r.Rotate, "Continue": r.Continue,
+		"Bind": func(ctx context.Context, records domain.Records) error { return r.Bind(ctx, records) }, "Verify": r.Verify, "Rotate": r.Rotate, "Continue": r.Continue,
 	} {
 		if err := f(t.Context(), records); !errors.Is(err, domain.ErrLocked) {
 			t.Errorf("%s of a locked keyring returned %v", name, err)

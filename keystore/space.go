@@ -17,7 +17,7 @@ const (
 	SpaceNameKey   Space = 5 // keystore/sealed: key that places names in buckets; no component
 	SpaceDomainKey Space = 6 // domain: an earlier version of the domain key, under the next one; version 4 bytes
 	SpaceRetired   Space = 7 // domain: root of an ended epoch that the token must still destroy; slot id
-	SpaceTokenKey  Space = 8 // internal/rack: by which the token finds a key of the appliance; name
+	SpaceTokenKey  Space = 8 // domain: by which the token finds a key of the appliance that is no root; name
 )
 
 // Spaces of sealed rows, 16 to 255.
@@ -36,6 +36,7 @@ const (
 	SpaceNameOwner   Space = 27 // service/iam: account of the principal that has a name; name
 	SpaceOutboxCount Space = 28 // access: how many rows of SpaceOutbox there are; no component
 	SpaceKeyTags     Space = 29 // service/kms: all tags of a key; key id 16 bytes
+	SpaceTokenKeys   Space = 30 // domain: digests of the rows of SpaceTokenKey; no component
 )
 
 // firstSealed is the lowest space of sealed rows.
@@ -64,6 +65,7 @@ var spaceNames = map[Space]string{
 	SpaceOutboxCount: "outbox-count",
 	SpaceNameOwner:   "name-owner",
 	SpaceKeyTags:     "key-tags",
+	SpaceTokenKeys:   "token-keys",
 }
 
 // Known reports whether s stands in the table.

@@ -108,6 +108,7 @@ var hints = []struct {
 	{is(rack.ErrServerKey), "restore server.pem from a backup as an ordinary file of mode 0600, of the user that runs keyrack: clients know the appliance by its key"},
 	{is(rack.ErrNoToken), "give --token as keyrack init was given it: without that token no key can be opened"},
 	{is(domain.ErrNoSlot), "give --token as keyrack init was given it, and the newest store.db: this token ends what was before a rotation"},
+	{is(domain.ErrUnfinished), "run keyrack init on an empty store: the one that was cut off holds nothing"},
 	{is(hsm.ErrBlob), "give --token as keyrack init was given it: this one is another"},
 	{is(rack.ErrStoreUnsafe), "make store.db an ordinary file of mode 0600, of the user that runs keyrack"},
 	{is(rack.ErrStoreFormat), "run the version of keyrack that made the store, or restore store.db from a backup"},

@@ -64,12 +64,9 @@ func (c *Config) fill(ctx context.Context, below keystore.Store) (Identity, erro
 	}
 	defer token.Close()
 	id := newID()
-	if err := establish(ctx, below, token, id); err != nil {
-		return Identity{}, err
-	}
-	public, err := makeTokenKeys(ctx, below, token)
+	public, err := establish(ctx, below, token, id)
 	if err != nil {
-		return Identity{}, fmt.Errorf("make the audit log's keys: %w", err)
+		return Identity{}, err
 	}
 	auditKey, err := tlog.FormatP256(origin(id), public)
 	if err != nil {
@@ -89,21 +86,28 @@ func newID() (id api.KeyID) {
 	return id
 }
 
-// establish makes the domain key and the empty sealed store.
-func establish(ctx context.Context, below keystore.Store, token hsm.Provider, id api.KeyID) error {
+// establish makes the domain key, the empty sealed store and the audit log's keys, and returns the public half of the
+// one that signs.
+func establish(ctx context.Context, below keystore.Store, token hsm.Provider, id api.KeyID) (*ecdsa.PublicKey, error) {
 	keyring, err := domain.Create(ctx, below, token, id)
 	if err != nil {
-		return fmt.Errorf("make the domain key: %w", err)
+		return nil, fmt.Errorf("make the domain key: %w", err)
 	}
 	defer keyring.Lock()
 	if err := sealed.Create(ctx, below, keyring, id, id); err != nil {
-		return fmt.Errorf("make the sealed store: %w", err)
+		return nil, fmt.Errorf("make the sealed store: %w", err)
 	}
 	records, err := sealed.Open(ctx, borrowed{below}, keyring, id, id)
 	if err != nil {
-		return fmt.Errorf("open the sealed store: %w", err)
+		return nil, fmt.Errorf("open the sealed store: %w", err)
 	}
-	return errors.Join(keyring.Bind(ctx, records), records.Close())
+	public, own, err := makeTokenKeys(ctx, token)
+	if err != nil {
+		err = fmt.Errorf("make the audit log's keys: %w", err)
+	} else {
+		err = keyring.Bind(ctx, records, own...)
+	}
+	return public, errors.Join(err, records.Close())
 }
 
 // borrowed is a store that its user does not close.
@@ -117,28 +121,21 @@ const (
 	chainKey      = "chain"      // gives the keys of its batches' MACs
 )
 
-func tokenKeyName(name string) keystore.Name {
-	return keystore.MakeName(keystore.SpaceTokenKey, name)
-}
-
-// makeTokenKeys makes the audit log's keys, and returns the public half of the one that signs.
-func makeTokenKeys(ctx context.Context, below keystore.Store, token hsm.Provider) (*ecdsa.PublicKey, error) {
+// makeTokenKeys makes the audit log's keys, and returns them and the public half of the one that signs.
+func makeTokenKeys(ctx context.Context, token hsm.Provider) (*ecdsa.PublicKey, []domain.TokenKey, error) {
 	signer, signerBlob, err := token.Generate(ctx, hsm.SignP256)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer signer.Close()
 	chain, chainBlob, err := token.Generate(ctx, hsm.PRFSHA256)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer chain.Close()
 	public, ok := signer.Public().(*ecdsa.PublicKey)
 	if !ok {
-		return nil, errNoSigner
+		return nil, nil, errNoSigner
 	}
-	_, err = below.Update(ctx, func(tx keystore.Tx) error {
-		return errors.Join(tx.Put(tokenKeyName(checkpointKey), signerBlob), tx.Put(tokenKeyName(chainKey), chainBlob))
-	})
-	return public, err
+	return public, []domain.TokenKey{{Name: checkpointKey, Blob: signerBlob}, {Name: chainKey, Blob: chainBlob}}, nil
 }

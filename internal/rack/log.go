@@ -1,7 +1,6 @@
 package rack
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"errors"
@@ -19,8 +18,13 @@ import (
 	"github.com/keyrack/keyrack/keystore"
 )
 
-// errNoSigner says that a token's key is not of the kind that was asked for.
-var errNoSigner = errors.New("the token's key does not sign")
+var (
+	// errNoSigner says that a token's key is not of the kind that was asked for.
+	errNoSigner = errors.New("the token's key does not sign")
+
+	// errOtherKey says that the store names a key of the token that is not what it should be.
+	errOtherKey = fmt.Errorf("the store names another key of the token: %w", keystore.ErrDamaged)
+)
 
 // origin names the audit log in its checkpoints.
 func origin(id api.KeyID) string { return "keyrack.local/" + id.String() }
@@ -66,26 +70,26 @@ func (a *Appliance) logChanged(s audit.State) {
 		slog.Any("checkpoint", s.CheckpointErr), slog.Any("space", s.SpaceErr))
 }
 
-// tokenKey loads one of the appliance's own keys from the token.
-func (a *Appliance) tokenKey(ctx context.Context, name string) (hsm.Key, error) {
-	var blob []byte
-	err := a.below.View(ctx, func(r keystore.Reader) error {
-		b, err := r.Get(tokenKeyName(name))
-		blob = bytes.Clone(b)
-		return err
-	})
+// tokenKey loads one of the appliance's own keys from the token. It is of that spec and can do nothing besides: the
+// store may name any key of the token until the domain key is open.
+func (a *Appliance) tokenKey(ctx context.Context, name string, spec hsm.Spec, can hsm.Abilities) (hsm.Key, error) {
+	blob, err := a.keyring.TokenKey(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	k, err := a.token.Load(ctx, blob)
-	if err == nil {
-		a.onClose(func(context.Context) error { return k.Close() })
+	if err != nil {
+		return nil, err
 	}
-	return k, err
+	a.onClose(func(context.Context) error { return k.Close() })
+	if k.Spec() != spec || k.Abilities() != can {
+		return nil, fmt.Errorf("%w: it is %v and can %v", errOtherKey, k.Spec(), k.Abilities())
+	}
+	return k, nil
 }
 
 func (a *Appliance) checkpointSigner(ctx context.Context) (hsm.Signer, *ecdsa.PublicKey, error) {
-	k, err := a.tokenKey(ctx, checkpointKey)
+	k, err := a.tokenKey(ctx, checkpointKey, hsm.SignP256, hsm.CanSign)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -99,7 +103,7 @@ func (a *Appliance) checkpointSigner(ctx context.Context) (hsm.Signer, *ecdsa.Pu
 
 // chainKey returns how the log gets the MAC key for a nonce: one HMAC in the token.
 func (a *Appliance) chainKey(ctx context.Context) (func([32]byte) (*securemem.Buffer, error), error) {
-	k, err := a.tokenKey(ctx, chainKey)
+	k, err := a.tokenKey(ctx, chainKey, hsm.PRFSHA256, hsm.CanPRF)
 	if err != nil {
 		return nil, err
 	}

@@ -29,8 +29,8 @@ type opened struct {
 }
 
 // bareRows is how many sealed rows an appliance has before the first call that changes
-// something, and so leaves a record: the digest of its slots, and the time.
-const bareRows = 2
+// something, and so leaves a record: the digest of its slots, those of its token keys, and the time.
+const bareRows = 3
 
 // logIsGone is what the operator is told where the log holds nothing of what the store does.
 const logIsGone = "the audit log has begun anew: its records of what the store holds are gone; see whether the disk of the folder audit is mounted"
