@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"sync/atomic"
 	"time"
@@ -32,7 +33,11 @@ type conn struct {
 	outbox  *outbox
 	stopped atomic.Bool
 
-	stranger *list.Element // guarded by Server.mu; its place among those who have not said who they are
+	local    bool          // of the Unix socket; set once
+	stranger bool          // guarded by Server.mu; in Server.strangers, and this is where:
+	source   netip.Addr    // guarded by Server.mu
+	place    int           // guarded by Server.mu
+	told     *list.Element // guarded by Server.mu
 	counted  bool          // guarded by Server.mu; in Server.peers
 
 	buf        []byte // what was read and not served yet is buf[start:end]
@@ -148,6 +153,7 @@ func (c *conn) turnAway(ctx context.Context, end error) {
 // was completed. Nobody else writes any more.
 func (c *conn) dismiss(ctx context.Context, s *access.Session, e *api.Error) {
 	s.RecordConnection(e)
+	c.refused(c)
 	if c.peer.Conn != nil {
 		s.Farewell(protocol.AppendError(nil, 0, e))
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -326,48 +325,6 @@ func TestConnectionLimits(t *testing.T) {
 	first.Close()
 	eventually(t, "a free place", func() bool { return b.srv.Connections() == 2 })
 	b.dial(other).hello()
-}
-
-// halfway connects and begins a handshake that it does not go on with.
-func (b *bed) halfway() net.Conn {
-	b.tb.Helper()
-	nc := b.connect()
-	_, err := nc.Write([]byte{22, 3, 1, 2, 0}) // the head of a ClientHello
-	check(b.tb, err)
-	return nc
-}
-
-// TestSilenceKeepsNobodyOut: where all places are taken by peers that have not
-// said who they are, the oldest of them makes way.
-func TestSilenceKeepsNobodyOut(t *testing.T) {
-	t.Parallel()
-	b := start(t, func(s *setup) { s.limits.MaxConnections = 4 })
-	var silent []net.Conn
-	for range 4 {
-		silent = append(silent, b.halfway())
-		eventually(t, "a connection", func() bool { return b.srv.Connections() == len(silent) })
-	}
-	b.serves()
-	if err := ended(silent[0]); errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Error("the oldest silent connection is still open")
-	}
-	for _, nc := range silent[1:] {
-		nc.SetReadDeadline(time.Now())
-		if _, err := nc.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("another silent connection ended: %v", err)
-		}
-	}
-}
-
-// TestSilentHandshakesAreNotUnderWay: they do not use up those that may be.
-func TestSilentHandshakesAreNotUnderWay(t *testing.T) {
-	t.Parallel()
-	b := start(t, func(s *setup) { s.limits.MaxHandshakes = 1 })
-	for n := range 3 {
-		b.halfway()
-		eventually(t, "a connection", func() bool { return b.srv.Connections() == n+1 })
-	}
-	b.serves()
 }
 
 // TestRevocationActsOnOpenConnections: with the next request, also under load.

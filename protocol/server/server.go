@@ -1,20 +1,22 @@
 // Package server answers the native protocol on TLS and Unix sockets.
 //
 // Read first: conn.go, the loop of a connection; [Config]; outbox.go, how
-// replies leave in the order in which their records become durable.
+// replies leave in the order in which their records become durable; crowd.go, who
+// gets a place where there are too many, and what strangers may cost.
 //
 // It holds routes and knows no service, key or store behind them.
 package server
 
 import (
-	"container/list"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -50,9 +52,10 @@ type Limits struct {
 	FrameTimeout      time.Duration
 	WriteTimeout      time.Duration
 	IdleTimeout       time.Duration
-	MaxConnections    int
+	MaxConnections    int // of the network; New lowers it to what the process may open
 	MaxHandshakes     int
 	MaxConnsPrincipal int
+	MaxConnsOperator  int // of the Unix socket, besides MaxConnections
 	Window            int
 	WindowBytes       int
 }
@@ -66,6 +69,7 @@ func (l Limits) orDefault() Limits {
 		MaxConnections:    or(l.MaxConnections, api.MaxConnections),
 		MaxHandshakes:     or(l.MaxHandshakes, api.MaxHandshakes),
 		MaxConnsPrincipal: or(l.MaxConnsPrincipal, api.MaxConnsPrincipal),
+		MaxConnsOperator:  or(l.MaxConnsOperator, api.MaxConnsOperator),
 		Window:            or(l.Window, api.Window),
 		WindowBytes:       or(l.WindowBytes, api.WindowBytes),
 	}
@@ -82,12 +86,13 @@ func or[T comparable](v, otherwise T) T {
 // Server serves connections. Safe for concurrent use.
 type Server struct {
 	Config
-	routes     atomic.Pointer[table]
-	handshakes chan struct{} // one token a handshake that computes
+	routes atomic.Pointer[table]
+	seats  seats
 
 	mu        sync.Mutex
 	conns     map[*conn]struct{}       // guarded by mu
-	strangers list.List                // guarded by mu; of conns those that are not identified, oldest first
+	locals    int                      // guarded by mu; of conns those of the Unix socket
+	strangers strangers                // guarded by mu; of the others those that are not identified
 	peers     map[identity.KeyHash]int // guarded by mu; open connections by key
 	ended     bool                     // guarded by mu
 	wg        sync.WaitGroup           // connections
@@ -100,14 +105,31 @@ type table map[uint16]access.Route
 // programmer's error.
 func New(cfg Config) (*Server, error) {
 	cfg.Limits = cfg.Limits.orDefault()
-	s := &Server{
-		Config: cfg, handshakes: make(chan struct{}, cfg.Limits.MaxHandshakes),
-		conns: map[*conn]struct{}{}, peers: map[identity.KeyHash]int{},
-	}
+	cfg.fitDescriptors()
+	s := &Server{Config: cfg, conns: map[*conn]struct{}{}, peers: map[identity.KeyHash]int{}}
+	s.seats.free = max(1, runtime.GOMAXPROCS(0)/2)
 	if err := s.Publish(cfg.Routes); err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+// spareDescriptors is how many the process keeps for all but connections: the store, the
+// audit log, the token.
+const spareDescriptors = 128
+
+// fitDescriptors lowers MaxConnections to what the process may open (getrlimit(2),
+// RLIMIT_NOFILE): where descriptors run out, the operator could not connect either.
+func (c *Config) fitDescriptors() {
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil || l.Cur > math.MaxInt32 {
+		return
+	}
+	if fit := max(1, int(l.Cur)-spareDescriptors-c.Limits.MaxConnsOperator); fit < c.Limits.MaxConnections {
+		c.Logger.LogAttrs(context.Background(), slog.LevelWarn, "fewer connections than configured: the limit of open files is too low",
+			slog.Int("connections", fit), slog.Int("configured", c.Limits.MaxConnections), slog.Uint64("files", l.Cur))
+		c.Limits.MaxConnections = fit
+	}
 }
 
 // Publish replaces all routes, for the next frame of every connection: an
@@ -184,70 +206,6 @@ func (s *Server) accept(ctx context.Context, nc net.Conn, identify Identify) {
 	}()
 }
 
-// register counts a new connection. Where there are too many, the oldest one
-// that has not said who it is makes way: silence costs a peer nothing, so it must
-// not keep others out. Unless the server has stopped, Close waits for a Done.
-func (s *Server) register(c *conn) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.conns) >= s.Limits.MaxConnections && s.strangers.Len() > 0 {
-		oldest := s.strangers.Front().Value.(*conn)
-		s.leave(oldest)
-		oldest.cut()
-	}
-	if s.ended {
-		return errStopped
-	}
-	s.wg.Add(1)
-	if len(s.conns) >= s.Limits.MaxConnections {
-		return api.Errorf(api.KindThrottling, "%d connections are open", s.Limits.MaxConnections)
-	}
-	s.conns[c] = struct{}{}
-	c.stranger = s.strangers.PushBack(c)
-	return nil
-}
-
-func (s *Server) forget(c *conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.leave(c)
-}
-
-// leave uncounts a connection, with mu held. Twice is once.
-func (s *Server) leave(c *conn) {
-	delete(s.conns, c)
-	s.known(c)
-	if c.counted {
-		c.counted = false
-		hash := c.peer.Who.Hash()
-		if s.peers[hash]--; s.peers[hash] == 0 {
-			delete(s.peers, hash)
-		}
-	}
-}
-
-// known takes a connection from the strangers, with mu held.
-func (s *Server) known(c *conn) {
-	if c.stranger != nil {
-		s.strangers.Remove(c.stranger)
-		c.stranger = nil
-	}
-}
-
-// admit counts an identified connection, unless its principal has too many.
-func (s *Server) admit(c *conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	hash := c.peer.Who.Hash()
-	if s.peers[hash] >= s.Limits.MaxConnsPrincipal {
-		return false
-	}
-	s.known(c)
-	s.peers[hash]++
-	c.counted = true
-	return true
-}
-
 // Connections returns how many connections are open.
 func (s *Server) Connections() int {
 	s.mu.Lock()
@@ -303,7 +261,7 @@ func (s *Server) TLS(cert tls.Certificate) Identify {
 		DynamicRecordSizingDisabled: true,
 	}
 	return func(ctx context.Context, nc net.Conn) (Peer, error) {
-		seat := &seat{Conn: nc, seats: s.handshakes}
+		seat := &seat{Conn: nc, ctx: ctx, of: &s.seats, source: addressOf(nc)}
 		tc := tls.Server(seat, cfg)
 		err := tc.HandshakeContext(ctx)
 		seat.leave()
@@ -318,40 +276,6 @@ func (s *Server) TLS(cert tls.Certificate) Identify {
 		hash := identity.HashOf(leaf.RawSubjectPublicKeyInfo)
 		return Peer{tc, s.Directory.Handle(hash, leaf.NotAfter), sourceOf(nc)}, nil
 	}
-}
-
-// seat is a connection in its handshake. It has one of few seats while it
-// computes and none while it waits for the peer, so that silent peers keep
-// nobody out. For one goroutine, as a handshake is.
-type seat struct {
-	net.Conn
-	seats chan struct{}
-	taken bool
-	over  bool
-}
-
-func (s *seat) Read(b []byte) (int, error) {
-	if s.over {
-		return s.Conn.Read(b)
-	}
-	s.give()
-	n, err := s.Conn.Read(b)
-	s.seats <- struct{}{}
-	s.taken = true
-	return n, err
-}
-
-func (s *seat) give() {
-	if s.taken {
-		<-s.seats
-		s.taken = false
-	}
-}
-
-// leave ends the handshake.
-func (s *seat) leave() {
-	s.give()
-	s.over = true
 }
 
 func sourceOf(nc net.Conn) string { return nc.RemoteAddr().Network() + " " + nc.RemoteAddr().String() }
