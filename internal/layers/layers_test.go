@@ -22,7 +22,7 @@ var layers = []string{
 	"api",
 	"api/applianceapi api/iamapi api/kmsapi api/paramsapi api/secretsapi",
 	"api/table",
-	"access/identity access/policy access/quota audit board board/gpio hsm hsm/hsmtest hsm/pkcs11 hsm/remote hsm/soft hsm/tpm2 " +
+	"access/identity access/policy access/quota audit board board/gpio hsm hsm/hsmtest hsm/hsmtest/swtpm hsm/pkcs11 hsm/remote hsm/soft hsm/tpm2 " +
 		"keystore keystore/bolt keystore/etcd keystore/sealed keystore/storetest protocol",
 	"access domain",
 	"service/appliance service/iam service/kms service/params service/secrets service/secrets/*",
@@ -75,7 +75,7 @@ var modules = map[string]string{
 }
 
 // helpers hold a *testing.T; only external test packages may import them.
-const helpers = "hsm/hsmtest internal/racktest keystore/storetest"
+const helpers = "hsm/hsmtest hsm/hsmtest/swtpm internal/racktest keystore/storetest"
 
 // values are packages below net that open nothing.
 const values = "net/netip net/url"
