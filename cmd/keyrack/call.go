@@ -119,7 +119,7 @@ func (r *request) fill() error {
 			return fmt.Errorf("--json: %w", err)
 		}
 		if err := r.op.In.DecodeJSON(b, r.in, api.Partial); err != nil {
-			return fmt.Errorf("--json: %w", err)
+			return hinted(fmt.Sprintf("give a JSON object with AWS's names: keyrack help call %s %s lists them", r.op.Service.Name, r.op.Name), "--json: %w", err)
 		}
 	}
 	for _, set := range r.given {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,4 +60,32 @@ func FormatRecord(encoded []byte) (string, error) {
 		return "", err
 	}
 	return r.String(), nil
+}
+
+// OtherHint is the hint of errors that no table knows.
+const OtherHint = otherHint
+
+// ReasonHints returns reasons and their hints in the order of the reasons.
+func ReasonHints() (all [][2]string) {
+	for _, reason := range slices.Sorted(maps.Keys(reasonHints)) {
+		all = append(all, [2]string{reason, reasonHints[reason]})
+	}
+	return all
+}
+
+// Hints returns the hints for errors that no appliance answered.
+func Hints() (all []string) {
+	for _, h := range hints {
+		if !slices.Contains(all, h.hint) {
+			all = append(all, h.hint)
+		}
+	}
+	return all
+}
+
+// Report returns what is printed of an error, and the exit status.
+func Report(err error) (status int, stderr string) {
+	var b strings.Builder
+	status = report(&shell{err: &b}, err)
+	return status, b.String()
 }

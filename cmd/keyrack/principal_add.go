@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/keyrack/keyrack/access/identity"
+	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/api/applianceapi"
 	"github.com/keyrack/keyrack/protocol/client"
 )
@@ -62,7 +64,16 @@ func (n *newPrincipal) check(command string) error {
 	if (n.out == "") == (n.keyHash == "") {
 		return usagef("keyrack help "+command, "%s: one of --out and --key-hash is needed", command)
 	}
-	return checkFileName(command, n.name)
+	if err := checkFileName(command, n.name); err != nil {
+		return err
+	}
+	if _, err := identity.ParseKeyHash(n.keyHash); n.keyHash != "" && err != nil {
+		return misused("give the hash as keyrack client init prints it, sha256: and 64 hex digits", "--key-hash: %w", err)
+	}
+	if _, err := api.ParseAccountID(n.account); n.account != "" && err != nil {
+		return misused("give --account twelve digits, such as 111122223333", "--account: %w", err)
+	}
+	return nil
 }
 
 // add makes the key, registers it and prints the environment.
