@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/keyrack/keyrack/access/identity"
 	"github.com/keyrack/keyrack/api"
@@ -28,13 +27,13 @@ type Identity struct {
 // key, an empty store and a server key in the data folder, which it makes if
 // need be. Until the last step the folder holds none, so an attempt that was cut
 // off is begun anew by the next. The result is not running. It returns ErrExists,
-// ErrInUse, or what folder, token and store said.
+// ErrDev, ErrInUse, or what folder, token and store said.
 func Create(ctx context.Context, cfg Config) (Identity, error) {
 	cfg = cfg.withDefaults()
 	if err := judgePath(cfg.Dir); err != nil { // before anything is made there
 		return Identity{}, err
 	}
-	if err := errors.Join(protectMemory(cfg), os.MkdirAll(cfg.Dir, 0o700)); err != nil {
+	if err := errors.Join(protectMemory(cfg), makeFolder(cfg.Dir)); err != nil {
 		return Identity{}, err
 	}
 	lock, err := lockFolder(cfg.Dir)
@@ -42,6 +41,9 @@ func Create(ctx context.Context, cfg Config) (Identity, error) {
 		return Identity{}, err
 	}
 	defer lock.Close()
+	if err := cfg.refuseDev(); err != nil {
+		return Identity{}, err
+	}
 	below, adopt, err := cfg.createStore()
 	if err != nil {
 		return Identity{}, fmt.Errorf("make the store: %w", err)
@@ -63,7 +65,10 @@ func (c *Config) fill(ctx context.Context, below keystore.Store) (Identity, erro
 		return Identity{}, fmt.Errorf("open the token: %w", err)
 	}
 	defer token.Close()
-	id := newID()
+	id := c.id
+	if id == (api.KeyID{}) {
+		id = newID()
+	}
 	public, err := establish(ctx, below, token, id)
 	if err != nil {
 		return Identity{}, err

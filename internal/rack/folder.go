@@ -77,6 +77,30 @@ func (a *Appliance) takeFolder(ctx context.Context) error {
 // SocketPath returns the path of the operator's Unix socket of the appliance in dir.
 func SocketPath(dir string) string { return filepath.Join(dir, socketName) }
 
+// makeFolder makes a folder and those above it that are not there, and the names of all that are new durable: a power
+// cut must not take away the place of what was synced in it.
+func makeFolder(dir string) error {
+	fresh := []string{}
+	for path := filepath.Clean(dir); ; path = filepath.Dir(path) {
+		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) || path == filepath.Dir(path) {
+			break
+		}
+		fresh = append(fresh, path)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, path := range fresh {
+		if err := syncDir(filepath.Dir(path)); err != nil {
+			return err
+		}
+	}
+	if err := syncDir(filepath.Dir(filepath.Clean(dir))); !errors.Is(err, fs.ErrPermission) { // a try that ended before this line may have made it
+		return err
+	}
+	return nil
+}
+
 // judgeFolder refuses a folder that no appliance should be in.
 func judgeFolder(dir string) error {
 	info, err := os.Stat(dir)

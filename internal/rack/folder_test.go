@@ -124,3 +124,89 @@ func TestSocketIsPrivate(t *testing.T) {
 		t.Errorf("got %v, %v", info, err)
 	}
 }
+
+// TestCreateInDevsFolder refuses to make an appliance that is to stay where `keyrack dev reset` would remove it: in
+// a folder that dev runs in, that it has only begun, or that some version has marked.
+func TestCreateInDevsFolder(t *testing.T) {
+	t.Parallel()
+	for name, fill := range map[string]func(string) error{
+		"used": func(dir string) error { return uses["dev"](t, dir) },
+		"begun": func(dir string) error {
+			write(t, filepath.Join(dir, "development"), "keyrack dev made this fol")
+			return nil
+		},
+		"a link": func(dir string) error { return os.Symlink("nowhere", filepath.Join(dir, "development")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := folder(t)
+			if err := fill(dir); err != nil {
+				t.Fatal(err)
+			}
+			if err := uses["create"](t, dir); !errors.Is(err, rack.ErrDev) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// TestDevResetKeepsOthers removes nothing where the appliance in the folder is not the one that the mark names, be the
+// mark planted, of an older version, or its store not to be read.
+func TestDevResetKeepsOthers(t *testing.T) {
+	t.Parallel()
+	for name, spoil := range map[string]func(t *testing.T, dir string){
+		"a mark beside another appliance": func(t *testing.T, dir string) {
+			other := folder(t)
+			if err := uses["create"](t, other); err != nil {
+				t.Fatal(err)
+			}
+			copyFile(t, filepath.Join(other, "store.db"), filepath.Join(dir, "store.db"))
+		},
+		"a mark without an id": func(t *testing.T, dir string) {
+			write(t, filepath.Join(dir, "development"), "keyrack dev made this folder, and keyrack dev reset removes it\n")
+		},
+		"a broken store": func(t *testing.T, dir string) { write(t, filepath.Join(dir, "store.db"), "no store") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := folder(t)
+			if err := uses["dev"](t, dir); err != nil {
+				t.Fatal(err)
+			}
+			spoil(t, dir)
+			before, err := filepath.Glob(dir + "/*")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := rack.DevReset(dir); !errors.Is(err, rack.ErrNotDev) {
+				t.Errorf("reset: %v", err)
+			}
+			if after, err := filepath.Glob(dir + "/*"); err != nil || len(after) != len(before) {
+				t.Errorf("there are %q, %v, before there were %q", after, err, before)
+			}
+			if name == "a broken store" {
+				return // Dev says what is wrong with it
+			}
+			if err := uses["dev"](t, dir); !errors.Is(err, rack.ErrNotDev) {
+				t.Errorf("dev: %v", err)
+			}
+		})
+	}
+}
+
+// TestDevGoesOnFromACut takes up a folder in which a cut has left a part of the mark and nothing else.
+func TestDevGoesOnFromACut(t *testing.T) {
+	t.Parallel()
+	for _, mark := range []string{"", "keyrack dev made this folder for appliance 0"} {
+		dir := folder(t)
+		write(t, filepath.Join(dir, "development"), mark)
+		for range 2 { // made, and used again
+			if err := uses["dev"](t, dir); err != nil {
+				t.Fatalf("mark %q: %v", mark, err)
+			}
+		}
+		if err := rack.DevReset(dir); err != nil {
+			t.Errorf("mark %q: reset: %v", mark, err)
+		}
+	}
+}

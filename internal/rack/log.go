@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 
 	"github.com/keyrack/keyrack/api"
@@ -33,7 +32,7 @@ func origin(id api.KeyID) string { return "keyrack.local/" + id.String() }
 // checkpoints, one gives the key of the batches' MACs, so that nobody who reads
 // the appliance's memory can make either.
 func (a *Appliance) openLog(ctx context.Context) error {
-	if err := os.MkdirAll(filepath.Join(a.cfg.Dir, auditName), 0o700); err != nil {
+	if err := makeFolder(filepath.Join(a.cfg.Dir, auditName)); err != nil {
 		return err
 	}
 	signer, public, err := a.checkpointSigner(ctx)

@@ -64,6 +64,8 @@ type Config struct {
 	AllowUnlockedMemory bool
 	// Scribble is written over served requests, see server.Config. For tests.
 	Scribble byte
+
+	id api.KeyID // that Create gives and Dev expects; zero = a new one
 }
 
 // Appliance is a running appliance.
@@ -260,7 +262,9 @@ func (a *Appliance) findDomain(ctx context.Context) (err error) {
 		return err
 	}
 	a.onClose(func(context.Context) error { a.keyring.Lock(); return nil })
-	a.id = a.keyring.ApplianceID()
+	if a.id = a.keyring.ApplianceID(); a.cfg.id != (api.KeyID{}) && a.cfg.id != a.id {
+		return notDev(a.cfg.Dir)
+	}
 	return nil
 }
 
