@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,10 +28,10 @@ type conn struct {
 	*Server
 	ctx     context.Context // of all that is done for the connection
 	cancel  context.CancelFunc
-	raw     net.Conn // as accepted
-	peer    Peer     // once identified
-	session *access.Session
-	outbox  *outbox
+	raw     net.Conn        // as accepted
+	peer    Peer            // once identified
+	session *access.Session // nil while the connection rests
+	outbox  *outbox         // nil while the connection rests
 	stopped atomic.Bool
 
 	local    bool          // of the Unix socket; set once
@@ -40,8 +41,10 @@ type conn struct {
 	told     *list.Element // guarded by Server.mu
 	counted  bool          // guarded by Server.mu; in Server.peers
 
-	buf        []byte // what was read and not served yet is buf[start:end]
+	buf        []byte // what was read and not served yet is buf[start:end]; nil while the connection rests
 	start, end int
+	lastHeard  time.Time // when the connection began to rest, less restTime
+	head       [4]byte   // takes the first bytes after a rest
 	since      time.Time // when the frame at start began to arrive; zero if none did
 	deadline   time.Time // of the next read
 	single     bool      // the last burst was one request, so the peer seems to send one at a time
@@ -53,6 +56,12 @@ const (
 	readBuffer = 64 << 10
 	burstBytes = 64 << 10
 )
+
+// restTime is how long a connection without a request under way keeps its memory for
+// the next one, at most: a client may hold many connections, most of them idle.
+const restTime = time.Second
+
+var readBuffers = sync.Pool{New: func() any { return new([readBuffer]byte) }}
 
 // How long, and for how many bytes, a connection that ends hears the peer out.
 const (
@@ -78,13 +87,10 @@ func (c *conn) run(identify Identify) {
 		c.turnAway(ctx, err)
 		return
 	}
-	c.session = c.Gate.Session(ctx, c.peer.Who, c.peer.Source)
-	defer c.session.Close()
-	c.outbox = newOutbox(c)
-	go c.outbox.write(ctx)
-	c.buf = make([]byte, readBuffer)
+	c.lastHeard = time.Now()
 	end := c.serve(ctx)
-	clear(c.buf)
+	c.wake(ctx)
+	defer c.rest()
 	if errors.Is(end, errPeerGone) {
 		c.cancel() // nobody waits for what the workers still do
 	}
@@ -187,7 +193,10 @@ func (c *conn) linger() {
 // returns which.
 func (c *conn) serve(ctx context.Context) error {
 	for {
-		served, need, err := c.burst(ctx)
+		served, need, err := 0, 1, error(nil)
+		if c.outbox != nil {
+			served, need, err = c.burst(ctx)
+		}
 		if served > 0 {
 			c.flush(ctx, served == 1 && c.start == c.end)
 		}
@@ -204,7 +213,7 @@ func (c *conn) serve(ctx context.Context) error {
 			c.full = false
 		}
 		if need > 0 {
-			if err := c.fill(need); err != nil {
+			if err := c.fill(ctx, need); err != nil {
 				if err = c.gone(err); err != nil {
 					return err
 				}
@@ -316,15 +325,25 @@ func (c *conn) flush(ctx context.Context, one bool) {
 
 // fill reads until the buffer holds more than it did; the next frame needs
 // need bytes from start.
-func (c *conn) fill(need int) error {
+func (c *conn) fill(ctx context.Context, need int) error {
 	if c.start == c.end {
 		c.start, c.end = 0, 0
 	}
-	if c.start+need > len(c.buf) {
+	if c.end == len(c.buf) && c.end > 0 || c.start > 0 && c.start+need > len(c.buf) {
 		c.move(need)
 	}
 	if err := c.expire(); err != nil {
 		return err
+	}
+	if c.outbox == nil {
+		n, err := c.peer.Read(c.head[:])
+		if n == 0 {
+			return err
+		}
+		c.wake(ctx)
+		c.end = copy(c.buf, c.head[:n])
+		clear(c.head[:])
+		return nil
 	}
 	n, err := c.peer.Read(c.buf[c.end:])
 	if c.end += n; n > 0 {
@@ -333,10 +352,37 @@ func (c *conn) fill(need int) error {
 	return err
 }
 
-// move brings the frame at start to the front of a buffer that can hold it.
+// wake takes what a connection needs to serve. Before its first request, and after a
+// rest, it has none of it.
+func (c *conn) wake(ctx context.Context) {
+	if c.outbox != nil {
+		return
+	}
+	c.session = c.Gate.Session(ctx, c.peer.Who, c.peer.Source)
+	c.outbox = newOutbox(c)
+	go c.outbox.write(ctx)
+	c.buf = readBuffers.Get().(*[readBuffer]byte)[:]
+}
+
+// rest gives it back. Nothing is under way, nor read and not served.
+func (c *conn) rest() {
+	c.outbox.close()
+	c.session.Close()
+	if clear(c.buf); len(c.buf) == readBuffer {
+		readBuffers.Put((*[readBuffer]byte)(c.buf))
+	}
+	c.session, c.outbox, c.buf = nil, nil, nil
+	c.lastHeard = c.deadline.Add(-c.quiet())
+}
+
+// quiet is how long a connection waits for the next request before it rests.
+func (c *conn) quiet() time.Duration { return min(restTime, c.Limits.IdleTimeout/2) }
+
+// move brings the frame at start to the front of a buffer that has room for more of it:
+// a longer one only when it has filled this one, because to announce bytes costs nothing.
 func (c *conn) move(need int) {
 	to := c.buf
-	if need > len(to) {
+	if c.end-c.start == len(to) {
 		to = make([]byte, need)
 	}
 	n := copy(to, c.buf[c.start:c.end])
@@ -349,13 +395,16 @@ func (c *conn) move(need int) {
 }
 
 // expire sets when the next read gives up: soon in the middle of a frame, late
-// between frames. Between frames it is moved only now and then.
+// between frames. Between frames it is moved only now and then, and means a rest first.
 func (c *conn) expire() error {
 	now := time.Now()
+	if c.outbox == nil {
+		return c.setDeadline(c.lastHeard.Add(c.Limits.IdleTimeout))
+	}
 	if c.start == c.end {
 		c.since = time.Time{}
-		if c.deadline.Sub(now) < c.Limits.IdleTimeout*7/8 || c.deadline.Sub(now) > c.Limits.IdleTimeout {
-			return c.setDeadline(now.Add(c.Limits.IdleTimeout))
+		if quiet := c.quiet(); c.deadline.Sub(now) < quiet*7/8 || c.deadline.Sub(now) > quiet {
+			return c.setDeadline(now.Add(quiet))
 		}
 		return nil
 	}
@@ -395,7 +444,10 @@ func (c *conn) gone(err error) error {
 		return errPeerGone
 	case late && partial:
 		return api.Errorf(api.KindRequestTimeout, "a frame took longer than %v to arrive", c.Limits.FrameTimeout)
-	case late && !c.outbox.idle():
+	case late && c.outbox != nil:
+		if c.outbox.idle() {
+			c.rest()
+		}
 		return nil
 	case late:
 		return api.Errorf(api.KindRequestTimeout, "no request came for %v", c.Limits.IdleTimeout)
