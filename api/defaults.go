@@ -5,17 +5,18 @@ import "time"
 // Limits that AWS or our formats fix. Nothing else in the tree spells them but
 // the tags of requests and responses, which cannot name a constant.
 const (
-	MaxPlaintext         = 4096   // bytes of an Encrypt (AWS KMS, Encrypt)
-	MaxCiphertext        = 6144   // bytes of a CiphertextBlob
-	MaxDataKey           = 1024   // bytes of a data key, and of a GenerateRandom
-	MaxEncryptionContext = 8192   // bytes of the canonical encoding
-	MaxAliasName         = 256    // characters, "alias/" included
-	MaxKeyPolicy         = 32_768 // bytes (AWS KMS quota; more is LimitExceeded)
-	MaxAliases           = 50     // of one key (AWS KMS quota; more is LimitExceeded)
-	MaxTags              = 50     // of one key (AWS KMS quota; more is LimitExceeded), and of one request (more is Tag)
-	ListedKeys           = 100    // a page of ListKeys, if the caller does not say
-	ListedAliases        = 50     // a page of ListAliases, if the caller does not say
-	ListedTags           = 50     // a page of ListResourceTags, if the caller does not say
+	MaxPlaintext         = 4096    // bytes of an Encrypt (AWS KMS, Encrypt)
+	MaxCiphertext        = 6144    // bytes of a CiphertextBlob
+	MaxDataKey           = 1024    // bytes of a data key, and of a GenerateRandom
+	MaxEncryptionContext = 8192    // bytes of the canonical encoding
+	MaxAliasName         = 256     // characters, "alias/" included
+	MaxKeyPolicy         = 32_768  // bytes (AWS KMS quota; more is LimitExceeded)
+	MaxKeys              = 100_000 // of one account (AWS KMS quota; more is LimitExceeded)
+	MaxAliases           = 50      // of one key (AWS KMS quota; more is LimitExceeded)
+	MaxTags              = 50      // of one key (AWS KMS quota; more is LimitExceeded), and of one request (more is Tag)
+	ListedKeys           = 100     // a page of ListKeys, if the caller does not say
+	ListedAliases        = 50      // a page of ListAliases, if the caller does not say
+	ListedTags           = 50      // a page of ListResourceTags, if the caller does not say
 )
 
 // MessageKeyLife is how long a message key may be reused: no new message and no

@@ -37,6 +37,7 @@ const (
 	SpaceOutboxCount Space = 28 // access: how many rows of SpaceOutbox there are; no component
 	SpaceKeyTags     Space = 29 // service/kms: all tags of a key; key id 16 bytes
 	SpaceTokenKeys   Space = 30 // domain: digests of the rows of SpaceTokenKey; no component
+	SpaceKeyCount    Space = 31 // service/kms: how many keys an account has; account
 )
 
 // firstSealed is the lowest space of sealed rows.
@@ -66,6 +67,7 @@ var spaceNames = map[Space]string{
 	SpaceNameOwner:   "name-owner",
 	SpaceKeyTags:     "key-tags",
 	SpaceTokenKeys:   "token-keys",
+	SpaceKeyCount:    "key-count",
 }
 
 // Known reports whether s stands in the table.

@@ -11,20 +11,22 @@ import (
 // Check walks all rows of this package in the snapshot of r and calls problem
 // for each inconsistency, in words for the operator: a key without its material,
 // its listing or its tags, any of them without a key, a wrong count of tags, an alias that names no key of its account
-// or is not listed under it, a listing without its alias, a wrong count of aliases,
+// or is not listed under it, a listing without its alias, a wrong count of aliases
+// or of an account's keys,
 // a row that cannot be read, material that does not give its id.
 //
 // It reads by Scan alone, so a View's bound on opened values does not matter. It
 // keeps some 100 bytes a key and an alias in memory. An error says that the walk
 // ended early: the store's own, or the context's.
 func (s *Service) Check(ctx context.Context, r keystore.Reader, problem func(string)) error {
-	c := &checker{problem: problem, keys: map[api.KeyID]*checkedKey{}, aliases: map[aliasID]api.KeyID{}}
+	c := &checker{problem: problem, keys: map[api.KeyID]*checkedKey{}, aliases: map[aliasID]api.KeyID{}, owned: map[api.AccountID]uint64{}}
 	for _, step := range []struct {
 		space       keystore.Space
 		first, last int // lengths of the components in bytes; 0 = any
 		row         func(n keystore.Name, parts []string, value []byte)
 	}{
 		{keystore.SpaceKey, len(api.KeyID{}), -1, c.key},
+		{keystore.SpaceKeyCount, len(api.AccountID{}), -1, c.count},
 		{keystore.SpaceMaterial, len(api.KeyID{}), 32, c.material},
 		{keystore.SpaceKeyTags, len(api.KeyID{}), -1, c.tags},
 		{keystore.SpaceAccountKey, len(api.AccountID{}), len(api.KeyID{}), c.listing},
@@ -65,7 +67,8 @@ func shaped(parts []string, first, last int) bool {
 type checker struct {
 	problem func(string)
 	keys    map[api.KeyID]*checkedKey
-	aliases map[aliasID]api.KeyID // those that no listing was found for yet
+	aliases map[aliasID]api.KeyID    // those that no listing was found for yet
+	owned   map[api.AccountID]uint64 // keys by account
 }
 
 // checkedKey is what is known of a key: what its row says, and what was found.
@@ -88,7 +91,18 @@ func (c *checker) key(n keystore.Name, parts []string, value []byte) {
 		c.reportf("%s: %v", n, err)
 		return
 	}
+	c.owned[account]++
 	c.keys[api.KeyID([]byte(parts[0]))] = &checkedKey{account: account, current: [32]byte(row.Current), aliases: row.Aliases, tags: row.Tags}
+}
+
+// count comes behind all keys. An account of before there were such rows has none until its next key is made.
+func (c *checker) count(n keystore.Name, parts []string, value []byte) {
+	want := c.owned[api.AccountID([]byte(parts[0]))]
+	if have, err := parseCount(value); err != nil {
+		c.reportf("%s: %v", n, err)
+	} else if have != want {
+		c.reportf("%s: it counts %d keys, and there are %d", n, have, want)
+	}
 }
 
 func (c *checker) material(n keystore.Name, parts []string, value []byte) {

@@ -56,7 +56,7 @@ func TestCheckFindsEveryInconsistency(t *testing.T) {
 	name := keystore.MakeName
 	mine, other := account(racktest.Account), account(racktest.Other)
 	const key, material, listing, alias, mirror = keystore.SpaceKey, keystore.SpaceMaterial, keystore.SpaceAccountKey, keystore.SpaceAlias, keystore.SpaceKeyAlias
-	const keyTags = keystore.SpaceKeyTags
+	const keyTags, keyCount = keystore.SpaceKeyTags, keystore.SpaceKeyCount
 	unknown := string(make([]byte, 16))
 	for what, c := range map[string]struct {
 		damage func(d *damaged)
@@ -65,9 +65,9 @@ func TestCheckFindsEveryInconsistency(t *testing.T) {
 		"nothing":     {func(*damaged) {}, nil},
 		"no material": {func(d *damaged) { d.remove(name(material, id(d.a), d.ma)) }, []string{"its material"}},
 		"no listing":  {func(d *damaged) { d.remove(name(listing, mine, id(d.a))) }, []string{"is not listed under its account"}},
-		"no key":      {func(d *damaged) { d.remove(name(key, id(d.b))) }, []string{"material/", "account-key/"}},
+		"no key":      {func(d *damaged) { d.remove(name(key, id(d.b))) }, []string{"material/", "account-key/", "counts 2 keys, and there are 1"}},
 		"a key that is named": {func(d *damaged) { d.remove(name(key, id(d.a))) }, []string{
-			"material/", "account-key/", "which does not exist", "key-alias/", "is not listed under key"}},
+			"material/", "account-key/", "which does not exist", "key-alias/", "is not listed under key", "counts 2 keys, and there are 1"}},
 		"no alias":          {func(d *damaged) { d.remove(name(alias, mine, "a")) }, []string{"no such alias names the key", "counts 1 aliases, and 0"}},
 		"no mirror":         {func(d *damaged) { d.remove(name(mirror, id(d.a), "a")) }, []string{"is not listed under key"}},
 		"a mirror too many": {func(d *damaged) { d.put(name(mirror, id(d.b), "a"), "\x01") }, []string{"no such alias names the key"}},
@@ -77,19 +77,23 @@ func TestCheckFindsEveryInconsistency(t *testing.T) {
 			"which does not exist", "is not listed under key"}},
 		"an alias abroad": {func(d *damaged) { kms.PointAlias(d.tb, d.r.KMS(), racktest.Other, "a", d.a) }, []string{
 			"of account 111122223333", "is not listed under key"}},
-		"a wrong count":       {func(d *damaged) { kms.SetAliases(d.tb, d.r.KMS(), d.a, 2) }, []string{"counts 2 aliases, and 1"}},
-		"listed elsewhere":    {func(d *damaged) { d.put(name(listing, other, id(d.a)), "\x01") }, []string{"the key is of account 111122223333"}},
-		"listing of no key":   {func(d *damaged) { d.put(name(listing, mine, unknown), "\x01") }, []string{"there is no such key"}},
-		"format of a listing": {func(d *damaged) { d.put(name(listing, mine, id(d.a)), "\x02") }, []string{"unknown format"}},
-		"format of a mirror":  {func(d *damaged) { d.put(name(mirror, id(d.a), "a"), "") }, []string{"unknown format"}},
-		"mirror of no key":    {func(d *damaged) { d.put(name(mirror, unknown, "a"), "\x01") }, []string{"there is no such key"}},
-		"a key's row":         {func(d *damaged) { d.put(name(key, id(d.b)), "\xa0") }, []string{"key row", "material/", "account-key/"}},
-		"an alias's row":      {func(d *damaged) { d.put(name(alias, mine, "a"), "\xa0") }, []string{"alias row", "no such alias names", "counts 1 aliases"}},
-		"a material's row":    {func(d *damaged) { d.put(name(material, id(d.a), d.ma), "\x02") }, []string{"is not symmetric material"}},
-		"other material":      {func(d *damaged) { d.put(name(material, id(d.a), d.ma), "\x01"+strings.Repeat("x", 32)) }, []string{"does not give its id"}},
-		"material too many":   {func(d *damaged) { d.put(name(material, id(d.a), d.mb), "\x01"+strings.Repeat("x", 32)) }, []string{"the key's material is"}},
-		"material of no key":  {func(d *damaged) { d.put(name(material, unknown, d.ma), "\x01"+strings.Repeat("x", 32)) }, []string{"there is no such key"}},
-		"tags":                {func(d *damaged) { d.tag("x") }, nil},
+		"a wrong count":         {func(d *damaged) { kms.SetAliases(d.tb, d.r.KMS(), d.a, 2) }, []string{"counts 2 aliases, and 1"}},
+		"listed elsewhere":      {func(d *damaged) { d.put(name(listing, other, id(d.a)), "\x01") }, []string{"the key is of account 111122223333"}},
+		"listing of no key":     {func(d *damaged) { d.put(name(listing, mine, unknown), "\x01") }, []string{"there is no such key"}},
+		"format of a listing":   {func(d *damaged) { d.put(name(listing, mine, id(d.a)), "\x02") }, []string{"unknown format"}},
+		"format of a mirror":    {func(d *damaged) { d.put(name(mirror, id(d.a), "a"), "") }, []string{"unknown format"}},
+		"mirror of no key":      {func(d *damaged) { d.put(name(mirror, unknown, "a"), "\x01") }, []string{"there is no such key"}},
+		"a key's row":           {func(d *damaged) { d.put(name(key, id(d.b)), "\xa0") }, []string{"key row", "material/", "account-key/", "counts 2 keys, and there are 1"}},
+		"a wrong count of keys": {func(d *damaged) { d.put(name(keyCount, mine), "\x00\x00\x00\x00\x00\x00\x00\x03") }, []string{"counts 3 keys, and there are 2"}},
+		"a count of no keys":    {func(d *damaged) { d.put(name(keyCount, other), "\x00\x00\x00\x00\x00\x00\x00\x01") }, []string{"counts 1 keys, and there are 0"}},
+		"a count's row":         {func(d *damaged) { d.put(name(keyCount, mine), "\x02") }, []string{"is no count"}},
+		"an old account":        {func(d *damaged) { d.remove(name(keyCount, mine)) }, nil},
+		"an alias's row":        {func(d *damaged) { d.put(name(alias, mine, "a"), "\xa0") }, []string{"alias row", "no such alias names", "counts 1 aliases"}},
+		"a material's row":      {func(d *damaged) { d.put(name(material, id(d.a), d.ma), "\x02") }, []string{"is not symmetric material"}},
+		"other material":        {func(d *damaged) { d.put(name(material, id(d.a), d.ma), "\x01"+strings.Repeat("x", 32)) }, []string{"does not give its id"}},
+		"material too many":     {func(d *damaged) { d.put(name(material, id(d.a), d.mb), "\x01"+strings.Repeat("x", 32)) }, []string{"the key's material is"}},
+		"material of no key":    {func(d *damaged) { d.put(name(material, unknown, d.ma), "\x01"+strings.Repeat("x", 32)) }, []string{"there is no such key"}},
+		"tags":                  {func(d *damaged) { d.tag("x") }, nil},
 		"no tags": {func(d *damaged) {
 			d.tag("x")
 			kms.SetTags(d.tb, d.r.KMS(), d.a, nil)

@@ -18,8 +18,8 @@ import (
 // CreateKey makes a symmetric encryption key in the caller's account, where
 // ListKeys finds it. Where it is to have tags, the door is asked for TagResource
 // too. The key is answered only after it was read back from the
-// store and its material gave the id it was stored under. (AWS KMS API Reference,
-// CreateKey.)
+// store and its material gave the id it was stored under. An account has at most
+// 100,000 keys, then LimitExceeded. (AWS KMS API Reference, CreateKey.)
 func (s *Service) CreateKey(c *access.Call, in *kmsapi.CreateKeyRequest, out *kmsapi.CreateKeyResponse) error {
 	if err := c.Admit(access.Any(c)); err != nil {
 		return err
@@ -40,7 +40,7 @@ func (s *Service) CreateKey(c *access.Call, in *kmsapi.CreateKeyRequest, out *km
 		return err
 	}
 	out.KeyMetadata = k.metadata()
-	err = c.Update(s.store, func(tx keystore.Tx) error { return s.putKey(tx, k, secret.Bytes()) })
+	err = s.storeKey(c, k, secret.Bytes())
 	secret.Free() // its place is there for the copy that is read back
 	if err != nil {
 		return err

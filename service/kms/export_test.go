@@ -117,3 +117,6 @@ func (c Aliases) Drop(name string, at keystore.Revision) { c.drop(aliasID{name: 
 
 // Close ends the cache.
 func (c Aliases) Close() { c.close() }
+
+// ParseCount reads the row that counts an account's keys.
+func ParseCount(b []byte) (uint64, error) { return parseCount(b) }

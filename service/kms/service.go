@@ -34,6 +34,7 @@ type Service struct {
 	keys     *cache
 	aliases  *aliases
 	damaged  atomic.Int64 // materials found changed in memory
+	counted  sync.Map     // api.AccountID: the account has a row that counts its keys
 	caughtUp sync.Once
 	ready    chan struct{} // closed when the watch has caught up
 	ended    chan error    // the watch's end

@@ -1,0 +1,98 @@
+package kms
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/keyrack/keyrack/access"
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/keystore"
+)
+
+// countName returns the name of the row that counts an account's keys.
+func countName(a api.AccountID) keystore.Name {
+	return keystore.MakeName(keystore.SpaceKeyCount, string(a[:]))
+}
+
+// parseCount reads that row: a number from 1 on.
+func parseCount(b []byte) (uint64, error) {
+	if len(b) != 8 || binary.BigEndian.Uint64(b) == 0 {
+		return 0, fmt.Errorf("count row of %d bytes is no count: %w", len(b), keystore.ErrDamaged)
+	}
+	return binary.BigEndian.Uint64(b), nil
+}
+
+// keyCount is how many keys an account has, as far as its row does not say so.
+type keyCount struct {
+	account api.AccountID
+	known   bool   // there is the row
+	listed  uint64 // without it: the keys that are listed
+}
+
+// countOf looks for the row of the caller's account, once in the life of the service. An account of before there were
+// such rows has its keys counted: until the row is there nobody else adds one, since every transaction that does writes the row.
+func (s *Service) countOf(ctx context.Context, account api.AccountID) (n keyCount, err error) {
+	n = keyCount{account: account}
+	if _, n.known = s.counted.Load(account); n.known {
+		return n, nil
+	}
+	err = s.store.View(ctx, func(r keystore.Reader) error {
+		n.listed = 0
+		_, err := r.Get(countName(account))
+		if n.known = err == nil; n.known || !errors.Is(err, keystore.ErrNotFound) {
+			return err
+		}
+		for _, err := range r.Scan(keystore.Range(keystore.SpaceAccountKey, string(account[:]))) {
+			if err != nil {
+				return err
+			}
+			n.listed++
+		}
+		return nil
+	})
+	if err == nil && n.known {
+		s.counted.Store(account, struct{}{})
+	}
+	return n, err
+}
+
+// add counts one key more, in the transaction that makes it. It returns LimitExceeded for an account that has as many
+// as it may (AWS KMS developer guide, "Resource quotas").
+func (n keyCount) add(tx keystore.Tx) error {
+	have := n.listed
+	row, err := tx.Get(countName(n.account))
+	switch {
+	case err == nil:
+		if have, err = parseCount(row); err != nil {
+			return fmt.Errorf("account %s: %w", n.account, err)
+		}
+	case !errors.Is(err, keystore.ErrNotFound):
+		return err
+	case n.known:
+		return fmt.Errorf("account %s: count of its keys is gone: %w", n.account, keystore.ErrDamaged)
+	}
+	if have >= api.MaxKeys {
+		return api.Errorf(api.KindLimitExceeded, "The account %s has %d keys, and may have %d", n.account, have, api.MaxKeys)
+	}
+	return tx.Put(countName(n.account), binary.BigEndian.AppendUint64(nil, have+1))
+}
+
+// storeKey writes a new key, and counts it.
+func (s *Service) storeKey(c *access.Call, k *key, secret []byte) error {
+	n, err := s.countOf(c.Context(), k.account)
+	if err != nil {
+		return err
+	}
+	err = c.Update(s.store, func(tx keystore.Tx) error {
+		if err := n.add(tx); err != nil {
+			return err
+		}
+		return s.putKey(tx, k, secret)
+	})
+	if err == nil && !n.known {
+		s.counted.Store(k.account, struct{}{})
+	}
+	return err
+}
