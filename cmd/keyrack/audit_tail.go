@@ -101,28 +101,33 @@ func (t *tail) page(from, limit int64, others bool) (*applianceapi.ListAuditReco
 	for i, encoded := range page.Records {
 		r, err := readRecord(page.From+int64(i), encoded)
 		if err != nil {
-			return nil, hinted("compare keyrack version with the Version of keyrack status", "%w", err)
+			return nil, unreadable(err)
 		}
 		if others && r.Operation == applianceapi.ListAuditRecords.Action && r.Error == "" {
 			continue
 		}
-		if err := t.print(r); err != nil {
+		if err := t.format.record(t.out, r); err != nil {
 			return nil, err
 		}
 	}
 	return page, nil
 }
 
-// print prints a record on one line of its own, in either format.
-func (t *tail) print(r *auditRecord) error {
+// record prints a record on one line of its own, in either format.
+func (f *format) record(w io.Writer, r *auditRecord) error {
 	line := r.String()
-	if t.format == asJSON {
+	if *f == asJSON {
 		b, err := json.Marshal(r)
 		if err != nil {
 			return err
 		}
 		line = string(b)
 	}
-	_, err := fmt.Fprintln(t.out, line)
+	_, err := fmt.Fprintln(w, line)
 	return err
+}
+
+// unreadable is about a record that this version cannot read.
+func unreadable(err error) error {
+	return hinted("compare keyrack version with the Version of keyrack status", "%w", err)
 }

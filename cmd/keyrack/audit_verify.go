@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -47,33 +48,54 @@ func auditVerifyFlags(fs *flag.FlagSet) action {
 	fs.Var(&expect, "expect", "the log must extend the checkpoint in `NOTEFILE`")
 	format := outputFlag(fs)
 	return func(sh *shell, words, rest []string) error {
-		dir, err := sh.auditDir(append(words, rest...))
+		dir, err := sh.auditDir(fs.Name(), append(words, rest...))
 		if err != nil {
 			return err
 		}
-		opts, err := sh.verifyOptions(keys, expect)
+		opts, err := sh.verifyOptions(fs.Name(), keys, expect)
 		if err != nil {
 			return err
 		}
-		r, err := audit.Verify(audit.Dir(dir), opts)
+		r, err := sh.verify(dir, opts)
 		if err != nil {
-			return fmt.Errorf("%s: after %d whole records: %w", dir, r.Size, err)
+			return err
 		}
-		return format.print(sh.out, verified(&r), verifiedText(&r))
+		return format.print(sh.out, verified(r), verifiedText(r))
 	}
 }
 
+// verify verifies a log and shows how far it is, until Ctrl-C.
+func (sh *shell) verify(dir string, opts audit.VerifyOptions) (*audit.Report, error) {
+	ctx, stop := interruptible()
+	defer stop()
+	m := sh.meter("records")
+	defer m.clear()
+	opts.Progress = func(done, covered audit.Position) error {
+		m.show(int64(done), int64(covered))
+		return unlessInterrupted(ctx)
+	}
+	r, err := audit.Verify(audit.Dir(dir), opts)
+	m.clear()
+	switch {
+	case errors.Is(err, errInterrupted):
+		return nil, interrupted("verify it again to the end: a part proves nothing", "interrupted: %d records of %d are whole so far", r.Size, r.Covered)
+	case err != nil:
+		return nil, fmt.Errorf("%s: after %d whole records: %w", dir, r.Size, err)
+	}
+	return &r, nil
+}
+
 // auditDir returns the one folder that is meant.
-func (sh *shell) auditDir(words []string) (string, error) {
+func (sh *shell) auditDir(command string, words []string) (string, error) {
 	if len(words) > 1 {
-		return "", usagef("keyrack help audit verify", "audit verify: unexpected argument %q", words[1])
+		return "", usagef("keyrack help "+command, "%s: unexpected argument %q", command, words[1])
 	}
 	dir := sh.getenv(rack.EnvAuditDir)
 	if len(words) == 1 {
 		dir = words[0]
 	}
 	if dir == "" {
-		return "", usagef("keyrack help audit verify", "audit verify: no folder is given, and environment variable %s is not set", rack.EnvAuditDir)
+		return "", usagef("keyrack help "+command, "%s: no folder is given, and environment variable %s is not set", command, rack.EnvAuditDir)
 	}
 	if info, err := os.Stat(dir); err != nil {
 		return "", err
@@ -85,12 +107,12 @@ func (sh *shell) auditDir(words []string) (string, error) {
 
 // verifyOptions reads keys and expected checkpoints. There is no default key but
 // the environment's: one taken from the folder would prove nothing.
-func (sh *shell) verifyOptions(keys, expect []string) (opts audit.VerifyOptions, err error) {
+func (sh *shell) verifyOptions(command string, keys, expect []string) (opts audit.VerifyOptions, err error) {
 	if key := sh.getenv(client.EnvAuditKey); len(keys) == 0 && key != "" {
 		keys = []string{key}
 	}
 	if len(keys) == 0 {
-		return opts, usagef("keyrack help audit verify", "audit verify: no --key is given, and environment variable %s is not set", client.EnvAuditKey)
+		return opts, usagef("keyrack help "+command, "%s: no --key is given, and environment variable %s is not set", command, client.EnvAuditKey)
 	}
 	for _, k := range keys {
 		v, err := tlog.ParseVerifier(strings.TrimSpace(k))

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"time"
@@ -19,7 +21,8 @@ callers waited, and, where the operator's socket can be reached, the CPU time an
 the heap allocations that each operation cost the appliance's process. Each
 connection always has --depth requests in flight: with 1 a caller waits for each
 answer, with more it pipelines. What is printed was measured after a warm-up of a
-fifth of --duration.
+fifth of --duration. Ctrl-C ends the measurement early: what was measured so far is
+printed, and the exit status is 130.
 
 With --keys N each request is for a key drawn at random from N: more keys than the
 appliance keeps in memory (65536, or fewer where it may lock less memory) measure its
@@ -46,6 +49,7 @@ const (
 // benchmark is what to measure.
 type benchmark struct {
 	sh           *shell
+	ctx          context.Context // ends at Ctrl-C
 	op           string
 	size         int
 	conns, depth int
@@ -73,11 +77,18 @@ func benchFlags(fs *flag.FlagSet) action {
 		if fault := b.fault(); fault != "" {
 			return usagef("keyrack help bench", "bench: %s", fault)
 		}
+		ctx, stop := interruptible()
+		defer stop()
+		b.ctx = ctx
 		r, err := b.run()
-		if err != nil {
+		sh.progress("")
+		if r == nil {
+			return b.ended(err)
+		}
+		if err := format.print(sh.out, r, r.text()); err != nil {
 			return err
 		}
-		return format.print(sh.out, r, r.text())
+		return b.ended(err)
 	})
 }
 
@@ -106,6 +117,14 @@ func (b *benchmark) fault() string {
 		return "--distinct-salts is for --op decrypt"
 	}
 	return ""
+}
+
+// ended returns the error of a load: that it was interrupted, if it was.
+func (b *benchmark) ended(err error) error {
+	if errors.Is(err, errInterrupted) {
+		return interrupted("run it again to its end; --duration makes it shorter", "%w", err)
+	}
+	return err
 }
 
 // benchResult is what bench prints as JSON. Times are in microseconds.

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -62,11 +64,10 @@ func (b *benchmark) run() (*benchResult, error) {
 		r, err = b.measure(l, operator)
 	}
 	l.stop()
-	if err != nil {
-		return nil, err
+	if r != nil {
+		r.latencies(l)
 	}
-	r.latencies(l)
-	return r, nil
+	return r, err
 }
 
 // start connects and lets all lanes go.
@@ -144,15 +145,24 @@ func (l *load) answers() (n int64) {
 	return n
 }
 
-// pass lets time pass while the load runs.
-func (l *load) pass(d time.Duration) error {
-	timer := time.NewTimer(d)
+// pass lets time pass while the load runs, and shows how much is left.
+func (l *load) pass(b *benchmark, what string, d time.Duration) error {
+	timer, tick := time.NewTimer(d), time.NewTicker(2*meterPause)
 	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case err := <-l.failed:
-		return err
+	defer tick.Stop()
+	begun, before := time.Now(), l.answers()
+	for {
+		select {
+		case <-timer.C:
+			return nil
+		case err := <-l.failed:
+			return err
+		case <-b.ctx.Done():
+			return fmt.Errorf("%w: %s for %v of %v", errInterrupted, what, time.Since(begun).Round(time.Millisecond), d)
+		case <-tick.C:
+			since := time.Since(begun)
+			b.sh.progress("%s: %.0f operations a second, %v left", what, float64(l.answers()-before)/since.Seconds(), (d - since).Round(time.Second))
+		}
 	}
 }
 
@@ -180,10 +190,10 @@ func (l *load) read(operator *client.Client) (reading, error) {
 	return r, err
 }
 
-// measure lets the load warm up, and returns what lies between two readings. Where
-// a disk stalls for longer than the measurement, it is made longer.
+// measure lets the load warm up, and returns what lies between two readings, also
+// with the error that it was interrupted. Where a disk stalls for longer than the measurement, it is made longer.
 func (b *benchmark) measure(l *load, operator *client.Client) (*benchResult, error) {
-	if err := l.pass(b.duration / 5); err != nil {
+	if err := l.pass(b, "warming up", b.duration/5); err != nil {
 		return nil, err
 	}
 	from, err := l.read(operator)
@@ -191,9 +201,10 @@ func (b *benchmark) measure(l *load, operator *client.Client) (*benchResult, err
 		return nil, err
 	}
 	l.measuring.Store(true)
-	for passed := time.Duration(0); passed == 0 || l.answers() == from.answers && passed < callTimeout; passed += b.duration {
-		if err := l.pass(b.duration); err != nil {
-			return nil, err
+	var early error
+	for passed := time.Duration(0); early == nil && (passed == 0 || l.answers() == from.answers && passed < callTimeout); passed += b.duration {
+		if early = l.pass(b, "measuring", b.duration); early != nil && !errors.Is(early, errInterrupted) {
+			return nil, early
 		}
 	}
 	to, err := l.read(operator)
@@ -201,7 +212,11 @@ func (b *benchmark) measure(l *load, operator *client.Client) (*benchResult, err
 	if err != nil {
 		return nil, err
 	}
-	return b.result(from, to)
+	if early != nil && to.answers == from.answers {
+		return nil, early
+	}
+	r, err := b.result(from, to)
+	return r, cmp.Or(err, early)
 }
 
 // result returns what lies between two readings, for each operation. The

@@ -31,7 +31,7 @@ func (b *benchmark) prepare() (*work, error) {
 		return nil, err
 	}
 	defer c.Close()
-	keys, err := createKeys(c, max(b.keys, min(b.salts, saltKeys)))
+	keys, err := b.createKeys(c, max(b.keys, min(b.salts, saltKeys)))
 	if err != nil {
 		return nil, fmt.Errorf("create the keys: %w", err)
 	}
@@ -46,16 +46,18 @@ func (b *benchmark) prepare() (*work, error) {
 	}
 	var requests []any
 	for len(requests) < max(1, b.salts) {
-		more, err := ciphertexts(c, keys[:min(len(keys), max(1, b.salts-len(requests)))], plaintext)
+		more, err := b.ciphertexts(c, keys[:min(len(keys), max(1, b.salts-len(requests)))], plaintext)
 		if err != nil {
 			return nil, fmt.Errorf("make the ciphertexts: %w", err)
 		}
 		if requests = append(requests, more...); b.salts > 0 {
-			b.age(len(more))
+			if err := b.age(len(more)); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if b.salts > 0 {
-		if requests, err = fillRoom(c, requests); err != nil {
+		if requests, err = b.fillRoom(c, requests); err != nil {
 			return nil, fmt.Errorf("fill the room for message keys: %w", err)
 		}
 	}
@@ -68,10 +70,10 @@ func encryptRequest(key string, plaintext api.Secret) *kmsapi.EncryptRequest {
 }
 
 // createKeys returns the ids of n new keys.
-func createKeys(c *client.Client, n int) ([]string, error) {
+func (b *benchmark) createKeys(c *client.Client, n int) ([]string, error) {
 	request := &kmsapi.CreateKeyRequest{Description: "keyrack bench", Origin: kmsapi.OriginAWSKMS}
 	ids := make([]string, n)
-	return ids, pipelined(c, kmsapi.CreateKey.Op, n, func(int) any { return request }, func(i int, r client.Reply) error {
+	return ids, b.pipelined(c, "keys created", kmsapi.CreateKey.Op, n, func(int) any { return request }, func(i int, r client.Reply) error {
 		var out kmsapi.CreateKeyResponse
 		err := r.Decode(kmsapi.CreateKey.Op, &out)
 		ids[i] = out.KeyMetadata.KeyId
@@ -80,10 +82,10 @@ func createKeys(c *client.Client, n int) ([]string, error) {
 }
 
 // ciphertexts returns a request to decrypt for each key.
-func ciphertexts(c *client.Client, keys []string, plaintext api.Secret) ([]any, error) {
+func (b *benchmark) ciphertexts(c *client.Client, keys []string, plaintext api.Secret) ([]any, error) {
 	requests := make([]any, len(keys))
 	in := func(i int) any { return encryptRequest(keys[i], plaintext) }
-	return requests, pipelined(c, kmsapi.Encrypt.Op, len(keys), in, func(i int, r client.Reply) error {
+	return requests, b.pipelined(c, "ciphertexts made", kmsapi.Encrypt.Op, len(keys), in, func(i int, r client.Reply) error {
 		var out kmsapi.EncryptResponse
 		err := r.Decode(kmsapi.Encrypt.Op, &out)
 		blob := append(api.Blob(nil), out.CiphertextBlob...) // it aliases the connection's memory
@@ -94,17 +96,22 @@ func ciphertexts(c *client.Client, keys []string, plaintext api.Secret) ([]any, 
 
 // age waits until the appliance no longer has the message keys that it
 // encrypted under.
-func (b *benchmark) age(n int) {
+func (b *benchmark) age(n int) error {
 	fmt.Fprintf(b.sh.err, "keyrack bench: waiting %v for the appliance to forget %d message keys\n", b.forget, n)
-	time.Sleep(b.forget)
+	select {
+	case <-time.After(b.forget):
+		return nil
+	case <-b.ctx.Done():
+		return errInterrupted
+	}
 }
 
 // fillRoom fills the room for message keys that the appliance derives, and
 // returns the requests to measure: those that found no room, or all, if all
 // found some.
-func fillRoom(c *client.Client, requests []any) ([]any, error) {
+func (b *benchmark) fillRoom(c *client.Client, requests []any) ([]any, error) {
 	kept := min(len(requests), api.OpenKeysPerAccount)
-	err := pipelined(c, kmsapi.Decrypt.Op, kept, func(i int) any { return requests[i] }, func(_ int, r client.Reply) error { return r.Err() })
+	err := b.pipelined(c, "message keys derived", kmsapi.Decrypt.Op, kept, func(i int) any { return requests[i] }, func(_ int, r client.Reply) error { return r.Err() })
 	if kept == len(requests) {
 		return requests, err
 	}
@@ -112,9 +119,9 @@ func fillRoom(c *client.Client, requests []any) ([]any, error) {
 }
 
 // pipelined makes n calls with many in flight, and returns when all were
-// answered, or none more is made because of an error. got runs on goroutines of
+// answered, or none more is made because of an error or Ctrl-C. got runs on goroutines of
 // the connection, one call after the other.
-func pipelined(c *client.Client, op *api.Op, n int, in func(int) any, got func(int, client.Reply) error) error {
+func (b *benchmark) pipelined(c *client.Client, what string, op *api.Op, n int, in func(int) any, got func(int, client.Reply) error) error {
 	var mu sync.Mutex
 	var failed error
 	fail := func(err error) bool {
@@ -125,10 +132,13 @@ func pipelined(c *client.Client, op *api.Op, n int, in func(int) any, got func(i
 		}
 		return failed != nil
 	}
+	m := b.sh.meter(what)
+	defer m.clear()
 	slots := make(chan struct{}, 256) // well below the appliance's window and queues
 	for i := range n {
 		slots <- struct{}{}
-		if fail(nil) {
+		m.show(int64(i), int64(n))
+		if fail(unlessInterrupted(b.ctx)) {
 			<-slots
 			break
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io"
 	"maps"
 	"slices"
@@ -32,7 +33,7 @@ func HintAfter(err error) string { return hintFor(err) }
 func BenchSalts(env map[string]string, salts int) (operations int64, err error) {
 	socket := ""
 	sh := &shell{err: io.Discard, getenv: func(name string) string { return env[name] }}
-	b := &benchmark{sh: sh, op: "decrypt", size: 32, conns: 2, depth: 4, duration: 20 * time.Millisecond, salts: salts, socket: &socket}
+	b := &benchmark{sh: sh, ctx: context.Background(), op: "decrypt", size: 32, conns: 2, depth: 4, duration: 20 * time.Millisecond, salts: salts, socket: &socket}
 	r, err := b.run()
 	if err != nil {
 		return 0, err
@@ -89,3 +90,9 @@ func Report(err error) (status int, stderr string) {
 	status = report(&shell{err: &b}, err)
 	return status, b.String()
 }
+
+// MeterText returns the line of a meter.
+var MeterText = meterText
+
+// ParseTime reads a time of a search.
+var ParseTime = parseTime

@@ -6,7 +6,7 @@
 //
 // Commands hold flags and printing. They are clients of a running appliance, but
 // for init, serve and dev, which make and run one through internal/rack, and audit
-// verify, which reads a log's files.
+// verify and audit search, which read a log's files.
 package main
 
 import (
@@ -61,7 +61,7 @@ func commands() []command {
 		keyUpdateCommand, keyTagCommand, keyUntagCommand, keyTagsCommand,
 		aliasCreateCommand, aliasUpdateCommand, aliasDeleteCommand, aliasListCommand, encryptCommand, decryptCommand, reEncryptCommand,
 		dataKeyCommand, randomCommand, callCommand(),
-		auditTailCommand, auditVerifyCommand, benchCommand, versionCommand, helpCommand(),
+		auditTailCommand, auditSearchCommand, auditVerifyCommand, benchCommand, versionCommand, helpCommand(),
 	}
 }
 

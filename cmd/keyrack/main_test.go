@@ -38,10 +38,10 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs what a user could type. The scripts of a folder share an
-// appliance; copying an audit log wants one that rests.
+// appliance; copying an audit log wants one that rests, as does looking for records.
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	for _, dir := range []string{"testdata", "testdata/audit"} {
+	for _, dir := range []string{"testdata", "testdata/audit", "testdata/search"} {
 		t.Run(dir, func(t *testing.T) {
 			t.Parallel()
 			runScripts(t, dir)

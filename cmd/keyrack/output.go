@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"text/tabwriter"
 
@@ -40,25 +39,6 @@ func (f *format) Set(s string) error {
 	}
 	*f = format(s)
 	return nil
-}
-
-// isTerminal reports whether w is where a person may look on. /dev/null passes,
-// and shows nobody anything.
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
-
-// progress shows how far something is, on one line of a terminal that the next
-// one replaces, and nothing elsewhere.
-func (sh *shell) progress(format string, args ...any) {
-	if isTerminal(sh.err) {
-		fmt.Fprintf(sh.err, "\r\x1b[K"+format, args...)
-	}
 }
 
 // print prints v as JSON, or text as it is. An error of the writer is an error of

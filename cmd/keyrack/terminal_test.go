@@ -1,0 +1,207 @@
+package main_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	keyrack "github.com/keyrack/keyrack/cmd/keyrack"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/keyrack/keyrack/internal/racktest"
+)
+
+// terminal is the side of a pseudo-terminal where a person would sit (pty(7)).
+type terminal struct {
+	t      *testing.T
+	master *os.File
+	mu     sync.Mutex
+	seen   bytes.Buffer  // guarded by mu
+	more   chan struct{} // has a value when there is more, closed at the end
+}
+
+// onTerminal starts keyrack with a terminal as its standard error, and its
+// controlling one. Its standard output is out.
+func onTerminal(t *testing.T, env []string, out io.Writer, args ...string) (*terminal, *exec.Cmd) {
+	t.Helper()
+	term, side := newTerminal(t)
+	cmd := exec.Command("keyrack", args...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = side, out, side
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill() })
+	side.Close()
+	go term.read()
+	return term, cmd
+}
+
+// newTerminal opens both sides of a pseudo-terminal.
+func newTerminal(t *testing.T) (*terminal, *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { master.Close() })
+	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	side, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &terminal{t: t, master: master, more: make(chan struct{}, 1)}, side
+}
+
+// read takes what is shown until the last process with the terminal is gone.
+func (x *terminal) read() {
+	defer close(x.more)
+	b := make([]byte, 4096)
+	for {
+		n, err := x.master.Read(b)
+		if err != nil { // EIO: nobody is on the other side
+			return
+		}
+		x.mu.Lock()
+		x.seen.Write(b[:n])
+		x.mu.Unlock()
+		select {
+		case x.more <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// screen returns what was shown so far.
+func (x *terminal) screen() string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.seen.String()
+}
+
+// until waits for words on the screen.
+func (x *terminal) until(words string) {
+	x.t.Helper()
+	deadline := time.After(time.Minute)
+	for !strings.Contains(x.screen(), words) {
+		select {
+		case _, open := <-x.more:
+			if !open && !strings.Contains(x.screen(), words) {
+				x.t.Fatalf("it ended without %q: %q", words, x.screen())
+			}
+		case <-deadline:
+			x.t.Fatalf("%q is not shown: %q", words, x.screen())
+		}
+	}
+}
+
+// press types a key.
+func (x *terminal) press(key string) {
+	x.t.Helper()
+	if _, err := x.master.WriteString(key); err != nil {
+		x.t.Fatal(err)
+	}
+}
+
+const ctrlC = "\x03"
+
+// TestProgressIsForTerminals shows how far long work is to who looks on, and to
+// nobody else.
+func TestProgressIsForTerminals(t *testing.T) {
+	t.Parallel()
+	r := racktest.Start(t)
+	r.CreateKey()
+	for _, args := range [][]string{{"audit", "verify"}, {"audit", "search", r.Dir + "/audit", "--limit", "1"}, {"audit", "search"}} {
+		var out bytes.Buffer
+		term, cmd := onTerminal(t, environment(r), &out, args...)
+		err := cmd.Wait()
+		term.until(" records")
+		if err != nil || !strings.Contains(term.screen(), "\r\x1b[K") || strings.Contains(out.String(), "\x1b") || out.Len() == 0 {
+			t.Errorf("%v: %v, shown %q, printed %q", args, err, term.screen(), out.String())
+		}
+		var piped bytes.Buffer
+		cmd = exec.Command("keyrack", args...)
+		cmd.Env, cmd.Stderr = append(os.Environ(), environment(r)...), &piped
+		if err := cmd.Run(); err != nil || strings.ContainsAny(piped.String(), "\r\x1b%") {
+			t.Errorf("%v: %v, into a pipe: %q", args, err, piped.String())
+		}
+	}
+}
+
+// TestCtrlCEndsBench prints what was measured until then.
+func TestCtrlCEndsBench(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	term, cmd := onTerminal(t, environment(racktest.Start(t)), &out, "bench", "--op", "status", "--conns", "1", "--depth", "1", "--duration", "10s")
+	term.until("measuring: ")
+	term.press(ctrlC)
+	cmd.Wait()
+	if cmd.ProcessState.ExitCode() != 130 || !strings.Contains(out.String(), "\noperations ") {
+		t.Errorf("%v, printed %q", cmd.ProcessState, out.String())
+	}
+	term.until("keyrack: interrupted: measuring for ")
+}
+
+// TestCtrlCEndsSearch holds a search up by not reading what it prints.
+func TestCtrlCEndsSearch(t *testing.T) {
+	t.Parallel()
+	r := racktest.Start(t)
+	if status, _, stderr := keyrack.Run(asMap(r), "bench", "--op", "status", "--duration", "200ms"); status != 0 {
+		t.Fatal(stderr)
+	}
+	out, in, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	term, cmd := onTerminal(t, environment(r), in, "audit", "search", r.Dir+"/audit", "--output", "json")
+	in.Close()
+	term.until(" records")
+	term.press(ctrlC)
+	term.until("^C") // echoed when it was delivered
+	if _, err := io.Copy(io.Discard, out); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait()
+	if cmd.ProcessState.ExitCode() != 130 {
+		t.Errorf("%v, shown %q", cmd.ProcessState, term.screen())
+	}
+	term.until("none of it is proven")
+	term.until("interrupted: the search is not over")
+}
+
+// TestMeterText says what a person wants to know, as far as it is known.
+func TestMeterText(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		did, done, total int64
+		since            time.Duration
+		want             string
+	}{
+		{5, 5, 0, 0, "5 records"},
+		{5, 5, 10, 0, "5 of 10 records (50%)"},
+		{100, 200, 1000, 2 * time.Second, "200 of 1000 records (20%), 50 a second, 17s left"},
+		{100, 1200, 1000, 2 * time.Second, "1200 of 1000 records (100%), 50 a second"},
+		{0, 0, 1000, 2 * time.Second, "0 of 1000 records (0%)"},
+		{1, 1, 1 << 40, 2 * time.Second, "1 of 1099511627776 records (0%), 0 a second"},
+	} {
+		if got := keyrack.MeterText("records", c.did, c.done, c.total, c.since); got != c.want {
+			t.Errorf("%+v: %q", c, got)
+		}
+	}
+}
