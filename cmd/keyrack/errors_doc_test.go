@@ -162,8 +162,8 @@ func provoke(t *testing.T, dir string, env []string, names map[string]string, ca
 	return rows
 }
 
-// printed finds an error and its hint: the last two lines of what was printed.
-var printed = regexp.MustCompile(`(?:^|\n)keyrack: ([^\n]*)\nhint: ([^\n]*)\n$`)
+// printed finds an error and its hint. Of serve, the supervisor's log may go on behind them.
+var printed = regexp.MustCompile(`(?m)^keyrack: (.*)\nhint: (.*)\n(?:time=.*\n)*\z`)
 
 // readError reads what a command printed.
 func readError(t *testing.T, situation string, status int, stderr string, names map[string]string) errorRow {
