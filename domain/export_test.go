@@ -1,7 +1,9 @@
 package domain
 
 import (
+	"bytes"
 	"context"
+	"slices"
 
 	"github.com/keyrack/keyrack/hsm"
 	"github.com/keyrack/keyrack/internal/securemem"
@@ -30,6 +32,34 @@ func CheckSlot(ctx context.Context, token hsm.Provider, e keystore.Entry, want [
 
 // CheckEarlier compares what the row of the version before gives with what the keyring holds.
 func (k *Keyring) CheckEarlier() error { return k.keys.checkEarlier() }
+
+// Fill gives the domain as many slots and retired roots as its format has.
+func (k *Keyring) Fill(ctx context.Context, r Records) error {
+	now := k.held()
+	slots, retired := slices.Clone(now.slots), slices.Clone(now.retired)
+	for len(slots) < maxSlots || len(retired) < maxRetired {
+		s, root, err := k.newSlot(ctx, now.table.version)
+		if err != nil {
+			return err
+		}
+		if err = s.wrap(ctx, root, now.newest.Bytes()); err != nil {
+			return err
+		}
+		root.Close()
+		if len(slots) < maxSlots {
+			slots = append(slots, s)
+		} else {
+			retired = append(retired, s.retire())
+		}
+	}
+	slices.SortFunc(slots, func(a, b *slot) int { return bytes.Compare(a.id[:], b.id[:]) })
+	slices.SortFunc(retired, func(a, b *retiredRoot) int { return bytes.Compare(a.slot[:], b.slot[:]) })
+	now, err := k.change(ctx, r, now, func(next *keys) { next.slots = slots })
+	if err == nil {
+		_, err = k.change(ctx, r, now, func(next *keys) { next.retired = retired })
+	}
+	return err
+}
 
 // The parsers of raw rows, each followed by the encoding of what it accepted.
 

@@ -42,8 +42,8 @@ func (f *stored) empty() bool {
 	return f.table == nil && len(f.slots)+len(f.earlier)+len(f.retired) == 0
 }
 
-// readStored returns all rows of a domain. It reads at most 33 of each kind, however many there
-// are.
+// readStored returns all rows of a domain. It reads at most 33 of each kind, however
+// many there are.
 func readStored(r keystore.Reader) (found stored, err error) {
 	t, err := r.Get(tableName())
 	if err != nil && !errors.Is(err, keystore.ErrNotFound) {
@@ -58,7 +58,7 @@ func readStored(r keystore.Reader) (found stored, err error) {
 		rows  *[]keystore.Entry
 	}{
 		{keystore.SpaceSlot, maxSlots, &found.slots},
-		{keystore.SpaceDomainKey, maxSlots, &found.earlier}, // one at most is listed; the check of the listing says which is not
+		{keystore.SpaceDomainKey, maxRetired, &found.earlier}, // one at most is listed; the check of the listing says which is not
 		{keystore.SpaceRetired, maxRetired, &found.retired},
 	} {
 		if *kind.rows, err = scan(r, kind.space, kind.max); err != nil {

@@ -225,6 +225,27 @@ func TestRotation(t *testing.T) {
 	}
 }
 
+// The largest table there may be rotates: 16 slots, and 32 roots that an attempt has left.
+func TestTheLargestTableRotates(t *testing.T) {
+	t.Parallel()
+	r := newRack(t)
+	if err := r.Fill(t.Context(), r.records); err != nil {
+		t.Fatal(err)
+	}
+	slots, retired := blobs(t, r.store)
+	if len(slots) != 16 || len(retired) != 32 {
+		t.Fatalf("%d slots, %d retired roots", len(slots), len(retired))
+	}
+	r = r.reopen(t)
+	r.rotate(t)
+	r = r.reopen(t)
+	r.finish(t)
+	r.readAll(t)
+	if live := r.token.(*liveToken).blobs(); len(live) != 1 {
+		t.Errorf("%d roots in the token", len(live))
+	}
+}
+
 func TestRotationsFollowEachOther(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)

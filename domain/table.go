@@ -13,7 +13,7 @@ import (
 // Numbers and sizes of FORMAT.md, in bytes.
 const (
 	tableFormat   = 2
-	maxSlots      = 32
+	maxSlots      = 16 // a rotation changes two rows of each and four others, and a transaction takes keystore.MaxRows
 	maxRetired    = 32
 	tableHeadSize = 1 + 16 + 8 + 4 + 1 + 1 + 1
 	entrySize     = 16 + sha256.Size

@@ -127,6 +127,9 @@ func (a *Appliance) warnings() []string {
 		if o.logGone {
 			all = append(all, logIsGone)
 		}
+		if stuck := o.rotation.warning(); stuck != "" {
+			all = append(all, stuck)
+		}
 		all = slices.Concat(all, o.keys.Warnings(), o.clients.Warnings())
 	}
 	return all

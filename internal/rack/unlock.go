@@ -6,13 +6,11 @@ import (
 	"log/slog"
 	"net"
 	"slices"
-	"time"
 
 	"github.com/keyrack/keyrack/access"
 	"github.com/keyrack/keyrack/api/applianceapi"
 	"github.com/keyrack/keyrack/domain"
 	"github.com/keyrack/keyrack/internal/seal"
-	"github.com/keyrack/keyrack/keystore"
 	"github.com/keyrack/keyrack/keystore/sealed"
 	"github.com/keyrack/keyrack/service/iam"
 	"github.com/keyrack/keyrack/service/kms"
@@ -26,6 +24,7 @@ type opened struct {
 	routes   []access.Route
 	listener net.Listener
 	logGone  bool // the log held nothing of what the store holds
+	rotation rotation
 }
 
 // bareRows is how many sealed rows an appliance has before the first call that changes
@@ -67,7 +66,7 @@ func (a *Appliance) Unlock(ctx context.Context) error {
 
 // unlock is Unlock without its surroundings.
 func (a *Appliance) unlock(ctx context.Context) error {
-	o := new(opened)
+	o := &opened{rotation: rotation{again: make(chan struct{}, 1)}}
 	return run(ctx, []step{
 		{"unlock the domain key", a.keyring.Unlock},
 		{"open the sealed store", o.with(a.openRecords)},
@@ -155,42 +154,4 @@ func (a *Appliance) continueRotation(_ context.Context, o *opened) error {
 	a.onClose(func(context.Context) error { a.open.Store(nil); return nil })
 	a.endRotation(o)
 	return nil
-}
-
-// rotationPause is how long a rotation rests that does not go on, as on a full disk or with a token that is away.
-const rotationPause = time.Minute
-
-// endRotation has [domain.Keyring.Continue] do its work in the background, until it succeeds. The caller holds life.
-func (a *Appliance) endRotation(o *opened) {
-	a.background(&a.undo, func(ctx context.Context) {
-		for {
-			err := a.keyring.Continue(ctx, o.records)
-			if err == nil || ctx.Err() != nil {
-				return
-			}
-			a.cfg.Logger.LogAttrs(ctx, slog.LevelError, "the rotation of the domain key does not go on", slog.Any("error", err), slog.Duration("again", rotationPause))
-			select {
-			case <-time.After(rotationPause):
-			case <-ctx.Done():
-				return
-			}
-		}
-	})
-}
-
-// Rotate gives the appliance a new root and a new domain key. When it returns nil, no copy of
-// an old slot opens any more; [domain.Keyring.Continue] then does the rest in the background, and
-// also what a rotation has left that counts and went wrong behind that.
-func (a *Appliance) Rotate(ctx context.Context) error {
-	o := a.open.Load()
-	if o == nil {
-		return keystore.ErrLocked
-	}
-	err := a.keyring.Rotate(ctx, o.records)
-	a.life.Lock()
-	defer a.life.Unlock()
-	if a.keyring.Rotating() && !a.closing {
-		a.endRotation(o)
-	}
-	return err
 }
