@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
 
 	"github.com/miekg/pkcs11"
@@ -40,6 +41,9 @@ func OpenThrough(ctx context.Context, c Config, wrap func(Cryptoki) Cryptoki) (*
 
 // Forget has the next Open load path again, so that it can be wrapped otherwise; the module stays as it is.
 func Forget(path string) {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
 	modules.Lock()
 	defer modules.Unlock()
 	delete(modules.byPath, path)

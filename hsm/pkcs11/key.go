@@ -94,7 +94,7 @@ func (k *key) locate(s session) (pkcs11.ObjectHandle, error) {
 	case err != nil:
 		return 0, err
 	case len(all) == 0:
-		return 0, hsm.ErrBlob
+		return 0, k.token.none(s)
 	case len(all) > 1:
 		return 0, fmt.Errorf("%w: %d keys have %x", ErrTwice, len(all), k.blob.id)
 	}

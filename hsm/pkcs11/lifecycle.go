@@ -49,16 +49,25 @@ func (t *Token) generate(s session, spec hsm.Spec) (b blob, err error) {
 	if isCode(err, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID, pkcs11.CKR_TEMPLATE_INCONSISTENT) {
 		made, err = s.make(&b, newer)
 	}
-	if err != nil {
-		return b, err
+	if err == nil {
+		err = s.complete(&b, made)
 	}
-	if err = s.complete(&b, made); err == nil {
+	if err == nil {
 		err = s.ctx.Err() // nobody waits for the blob any more
 	}
-	if err != nil {
-		err = errors.Join(err, called("C_DestroyObject", s.DestroyObject(s.SessionHandle, made)))
+	if err != nil { // a module may have made a key all the same
+		err = errors.Join(err, t.undo(s, b.id))
 	}
 	return b, err
+}
+
+// undo ends what a failed attempt has left, in another session: in the first one a search may be under way.
+func (t *Token) undo(s session, id [idSize]byte) (err error) {
+	if s.SessionHandle, err = t.newSession(s.conn.slot); err != nil {
+		return err
+	}
+	_, err = t.erase(s, id)
+	return errors.Join(err, called("C_CloseSession", s.CloseSession(s.SessionHandle)))
 }
 
 // make creates the objects of a key, and keeps of the public one no more than its point.
@@ -72,13 +81,10 @@ func (s session) make(b *blob, leaveOut int) (made pkcs11.ObjectHandle, err erro
 	if err != nil {
 		return 0, makeError("C_GenerateKeyPair", err)
 	}
-	if b.proof, _, err = s.point(public); err == nil {
-		err = called("C_DestroyObject", s.DestroyObject(s.SessionHandle, public))
+	if b.proof, _, err = s.point(public); err != nil {
+		return 0, err
 	}
-	if err != nil {
-		err = errors.Join(err, called("C_DestroyObject", s.DestroyObject(s.SessionHandle, made)))
-	}
-	return made, err
+	return made, called("C_DestroyObject", s.DestroyObject(s.SessionHandle, public))
 }
 
 // makeError says what it means that a key cannot be made.
@@ -156,26 +162,33 @@ func (t *Token) Destroy(ctx context.Context, blob []byte) error {
 	}
 	destroyed := false // also by a run that failed after it: then the next finds less or none
 	return t.do(ctx, job{alone: true, run: func(s session) error {
-		all, err := s.find(anyClass, b.id)
-		if err != nil {
-			return err
+		any, err := t.erase(s, b.id)
+		if destroyed = destroyed || any; err == nil && !destroyed {
+			err = t.none(s)
 		}
-		if len(all) == 0 && !destroyed {
-			return hsm.ErrBlob
-		}
-		for _, o := range all {
-			err := s.DestroyObject(s.SessionHandle, o)
-			t.nextEpoch() // also after an error: it may be gone whatever the module says
-			if err != nil && !isCode(err, pkcs11.CKR_OBJECT_HANDLE_INVALID) {
-				return called("C_DestroyObject", err)
-			}
-			destroyed = true
-		}
-		if left, err := s.find(anyClass, b.id); err != nil || len(left) > 0 {
-			return errors.Join(err, errLeft(len(left)))
-		}
-		return nil
+		return err
 	}})
+}
+
+// erase ends every object with this id, and looks whether that is so. It reports whether there was any.
+func (t *Token) erase(s session, id [idSize]byte) (any bool, err error) {
+	all, err := s.find(anyClass, id)
+	if err != nil {
+		return false, err
+	}
+	for _, o := range all {
+		err := s.DestroyObject(s.SessionHandle, o)
+		t.nextEpoch() // also after an error: it may be gone whatever the module says
+		if err != nil && !isCode(err, pkcs11.CKR_OBJECT_HANDLE_INVALID) {
+			return any, called("C_DestroyObject", err)
+		}
+		any = true
+	}
+	if !any {
+		return false, nil
+	}
+	left, err := s.find(anyClass, id)
+	return true, errors.Join(err, errLeft(len(left)))
 }
 
 // errLeft says that objects have survived their end.

@@ -11,29 +11,29 @@ import (
 
 // login logs the user in, unless the token asks for nobody. It never spends a try that it need not: the token's own count of wrong PINs
 // (PKCS#11 2.40, section 3.2, CK_TOKEN_INFO flags), the PIN's length, and what is known of the last wrong PIN are judged first.
-// The caller holds mod.calls for reading.
-func (t *Token) login(slot uint, s pkcs11.SessionHandle, info pkcs11.TokenInfo) error {
+// It reports whether anybody was logged in. The caller has entered mod.calls.
+func (t *Token) login(slot uint, s pkcs11.SessionHandle, info pkcs11.TokenInfo) (in bool, err error) {
 	switch flags := info.Flags; {
 	case flags&pkcs11.CKF_USER_PIN_LOCKED != 0:
-		return ErrPINLocked
+		return false, ErrPINLocked
 	case flags&pkcs11.CKF_USER_PIN_FINAL_TRY != 0 && !t.cfg.FinalTry:
-		return ErrPINTries
+		return false, ErrPINTries
 	case flags&pkcs11.CKF_USER_PIN_TO_BE_CHANGED != 0:
-		return fmt.Errorf("%w: it wants it changed first", ErrPIN)
+		return false, fmt.Errorf("%w: it wants it changed first", ErrPIN)
 	}
 	pin, err := t.cfg.readPIN()
 	switch {
 	case err != nil:
-		return err
+		return false, err
 	case pin != nil:
 		defer pin.Free()
-		return t.tryPIN(slot, s, info, pin.Bytes())
+		return true, t.tryPIN(slot, s, info, pin.Bytes())
 	case info.Flags&pkcs11.CKF_PROTECTED_AUTHENTICATION_PATH != 0:
-		return t.refusal(slot, t.mod.lib.LoginUser(s, nil))
+		return true, t.refusal(slot, t.mod.lib.LoginUser(s, nil))
 	case info.Flags&pkcs11.CKF_LOGIN_REQUIRED != 0:
-		return fmt.Errorf("%w: the token needs one, and none of pin-file, pin-env and pin-credential is given", ErrPINFile)
+		return false, fmt.Errorf("%w: the token needs one, and none of pin-file, pin-env and pin-credential is given", ErrPINFile)
 	}
-	return nil
+	return false, nil
 }
 
 // tryPIN logs in with a PIN that was not refused before, and remembers it if it is refused now.

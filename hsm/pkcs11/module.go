@@ -47,6 +47,7 @@ type library interface {
 type sessions interface {
 	OpenSession(slot, flags uint) (pkcs11.SessionHandle, error)
 	CloseSession(s pkcs11.SessionHandle) error
+	GetSessionInfo(s pkcs11.SessionHandle) (pkcs11.SessionInfo, error)
 	LoginUser(s pkcs11.SessionHandle, pin []byte) error
 	Logout(s pkcs11.SessionHandle) error
 	Random(s pkcs11.SessionHandle, p []byte) error

@@ -39,6 +39,7 @@ var _ hsm.Provider = (*Token)(nil)
 // conn is one login and its sessions, which are void together.
 type conn struct {
 	slot   uint
+	login  bool                   // it is one: the token may ask for none
 	holder pkcs11.SessionHandle   // never used: closing the last session would log out (PKCS#11 2.40, section 5.6)
 	idle   []pkcs11.SessionHandle // guarded by Token.mu
 }
@@ -189,10 +190,27 @@ func (t *Token) newSession(slot uint) (pkcs11.SessionHandle, error) {
 	return s, called("C_OpenSession", err)
 }
 
-// isLost reports whether err says that c is void. Some modules say no more than that something failed: then another call tells.
+// none confirms that a search that found nothing has seen everything: without a login the token hides its private objects, and says that
+// there are none. It returns hsm.ErrBlob, or that the login is gone.
+func (t *Token) none(s session) error {
+	info, err := s.GetSessionInfo(s.SessionHandle)
+	if err != nil {
+		return called("C_GetSessionInfo", err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.conn != s.conn || s.conn.login && info.State != pkcs11.CKS_RW_USER_FUNCTIONS {
+		return pkcs11.Error(pkcs11.CKR_USER_NOT_LOGGED_IN)
+	}
+	return hsm.ErrBlob
+}
+
+// isLost reports whether err says that c, or the session of c that was used, is void. Some modules say no more than that something
+// failed: then another call tells.
 func (t *Token) isLost(ctx context.Context, c *conn, err error) bool {
 	if isCode(err, pkcs11.CKR_SESSION_HANDLE_INVALID, pkcs11.CKR_SESSION_CLOSED, pkcs11.CKR_DEVICE_REMOVED, pkcs11.CKR_TOKEN_NOT_PRESENT,
-		pkcs11.CKR_TOKEN_NOT_RECOGNIZED, pkcs11.CKR_USER_NOT_LOGGED_IN, pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED, pkcs11.CKR_SLOT_ID_INVALID) {
+		pkcs11.CKR_TOKEN_NOT_RECOGNIZED, pkcs11.CKR_USER_NOT_LOGGED_IN, pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED, pkcs11.CKR_SLOT_ID_INVALID,
+		pkcs11.CKR_OPERATION_ACTIVE) {
 		return true
 	}
 	if !isCode(err, pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_DEVICE_ERROR, pkcs11.CKR_FUNCTION_FAILED) {
@@ -311,11 +329,12 @@ func (t *Token) connect(ctx context.Context) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := t.login(slot, s, same[0].info); err != nil {
+	in, err := t.login(slot, s, same[0].info)
+	if err != nil {
 		_ = t.mod.lib.CloseSession(s)
 		return nil, err
 	}
-	return &conn{slot: slot, holder: s}, nil
+	return &conn{slot: slot, holder: s, login: in}, nil
 }
 
 // Describe returns kind pkcs11, what the token says of itself, and a warning where it is no hardware.
