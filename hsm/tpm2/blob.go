@@ -2,6 +2,7 @@ package tpm2
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 
@@ -20,6 +21,7 @@ const (
 	signUnique = 64
 	minPrivate = 32
 	maxPrivate = 512
+	sumSize    = 16
 	epochMark  = "keyrack\x01"
 )
 
@@ -86,45 +88,47 @@ type blob struct {
 	private []byte // the contents of a TPM2B_PRIVATE
 }
 
-// append writes b to dst.
-func (b *blob) append(dst []byte) []byte {
-	dst = append(dst, blobFormat, byte(b.spec), 0)
+// bytes returns the blob as FORMAT.md has it.
+func (b *blob) bytes() []byte {
+	p := append(make([]byte, 0, blobHead+len(b.unique)+len(b.private)+sumSize), blobFormat, byte(b.spec), 0)
 	if b.pin {
-		dst[len(dst)-1] = 1
+		p[2] = 1
 	}
-	dst = append(dst, b.parent[:]...)
-	dst = binary.BigEndian.AppendUint32(dst, uint32(b.epoch.index))
-	dst = append(dst, b.epoch.mark[:]...)
-	dst = binary.BigEndian.AppendUint64(dst, b.epoch.count)
-	dst = append(dst, b.unique...)
-	return append(dst, b.private...)
+	p = append(p, b.parent[:]...)
+	p = binary.BigEndian.AppendUint32(p, uint32(b.epoch.index))
+	p = append(p, b.epoch.mark[:]...)
+	p = binary.BigEndian.AppendUint64(p, b.epoch.count)
+	p = append(p, b.unique...)
+	p = append(p, b.private...)
+	sum := sha256.Sum256(p)
+	return append(p, sum[:sumSize]...)
 }
 
 // equal reports whether both are the same bytes: what was not loaded was not proved.
 func (b *blob) equal(other *blob) bool {
-	return b == other || bytes.Equal(b.append(nil), other.append(nil))
+	return b == other || bytes.Equal(b.bytes(), other.bytes())
 }
 
-// parseBlob reads what append wrote. Every accepted input is one that append writes. That it is a key of this token, only the token
-// can tell: parent is the Name of its storage root key, and the private area is bound to all other fields through the public
-// area, which public computes from them.
+// parseBlob reads what bytes returned, and nothing else. Its digest tells damage, not malice. That it is a key of this token, only the
+// token can tell: parent is the Name of its storage root key, and the private area is bound to all other fields through the
+// public area, which public computes from them.
 func parseBlob(p []byte) (*blob, error) {
 	if len(p) < blobHead || p[0] != blobFormat {
 		return nil, fmt.Errorf("%w: not a blob of a TPM", hsm.ErrBlob)
 	}
 	b := &blob{spec: hsm.Spec(p[1]), pin: p[2] == 1}
 	size := uniqueSize(b.spec)
-	private := len(p) - blobHead - size
+	private := len(p) - blobHead - size - sumSize
 	if size == 0 || p[2] > 1 || private < minPrivate || private > maxPrivate {
 		return nil, fmt.Errorf("%w: damaged blob", hsm.ErrBlob)
 	}
-	rest := p[3:]
+	rest, tail := p[3:len(p)-sumSize], p[len(p)-sumSize:]
 	rest = rest[copy(b.parent[:], rest):]
 	b.epoch.index, rest = tpm.TPMHandle(binary.BigEndian.Uint32(rest)), rest[4:]
 	rest = rest[copy(b.epoch.mark[:], rest):]
 	b.epoch.count, rest = binary.BigEndian.Uint64(rest), rest[8:]
 	b.unique, b.private = append(b.unique, rest[:size]...), append(b.private, rest[size:]...)
-	if !ours(b.epoch.index) {
+	if sum := sha256.Sum256(p[:len(p)-sumSize]); !bytes.Equal(sum[:sumSize], tail) || !ours(b.epoch.index) {
 		return nil, fmt.Errorf("%w: damaged blob", hsm.ErrBlob)
 	}
 	return b, nil

@@ -30,25 +30,25 @@ type key struct {
 	closed atomic.Bool
 }
 
-// newKey returns the key of b with the abilities of its spec and no others.
-func newKey(t *Token, b *blob) (hsm.Key, error) {
+// newKey returns the key of b with the abilities of its spec and no others, and its Name.
+func newKey(t *Token, b *blob) (hsm.Key, tpm.TPM2BName, error) {
 	public, err := b.public()
 	if err != nil {
-		return nil, err
+		return nil, tpm.TPM2BName{}, err
 	}
 	name, err := tpm.ObjectName(public)
 	if err != nil {
-		return nil, err
+		return nil, tpm.TPM2BName{}, err
 	}
 	k := &key{token: t, blob: b, name: *name}
 	if b.spec == hsm.PRFSHA256 {
-		return prfKey{k}, nil
+		return prfKey{k}, *name, nil
 	}
 	point, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), append([]byte{4}, b.unique...))
 	if err != nil {
-		return nil, fmt.Errorf("%w: damaged blob", hsm.ErrBlob)
+		return nil, *name, fmt.Errorf("%w: damaged blob", hsm.ErrBlob)
 	}
-	return signKey{k, point}, nil
+	return signKey{k, point}, *name, nil
 }
 
 // use runs f with the key loaded and a session that satisfies its policy, good for one command.
@@ -93,13 +93,22 @@ func (l *link) satisfy(b *blob, s tpm.Session) error {
 	}
 	check.PolicySession = s.Handle()
 	if _, err := run(l, check.Execute); err != nil {
-		if errors.Is(err, tpm.TPMRCHandle) || errors.Is(err, tpm.TPMRCPolicy) || errors.Is(err, tpm.TPMRCNVUninitialized) {
-			return fmt.Errorf("%w: its counter %#x in the TPM has moved on or is gone", hsm.ErrBlob, uint32(b.epoch.index))
-		}
-		return err
+		return l.why(b.epoch, err)
 	}
 	if b.pin {
 		_, err = run(l, tpm.PolicyAuthValue{PolicySession: s.Handle()}.Execute)
+	}
+	return err
+}
+
+// why returns hsm.ErrBlob when a policy failed because the key was destroyed, which takes more than an error code to believe:
+// nothing authenticates those.
+func (l *link) why(e epoch, err error) error {
+	if errors.Is(err, tpm.TPMRCHandle) || errors.Is(err, tpm.TPMRCPolicy) || errors.Is(err, tpm.TPMRCNVUninitialized) {
+		l.clear()
+		if _, gone := l.readEpoch(e, e.count); gone != nil {
+			return gone
+		}
 	}
 	return err
 }

@@ -47,7 +47,7 @@ func (t *Token) Generate(ctx context.Context, spec hsm.Spec) (k hsm.Key, wrapped
 		}
 		b := &blob{spec: spec, pin: t.pin.auth != nil, parent: l.root.digest(), epoch: e}
 		k, err = t.generate(l, b)
-		wrapped = b.append(nil)
+		wrapped = b.bytes()
 		return err
 	})
 	if err == nil {
@@ -68,7 +68,7 @@ func (t *Token) generate(l *link, b *blob) (hsm.Key, error) {
 		return nil, err
 	}
 	var err error
-	if b.epoch.count, err = l.readEpoch(b.epoch); err != nil {
+	if b.epoch.count, err = l.readEpoch(b.epoch, anyCount...); err != nil {
 		return nil, err
 	}
 	for whole := false; !whole; {
@@ -76,7 +76,7 @@ func (t *Token) generate(l *link, b *blob) (hsm.Key, error) {
 			return nil, err
 		}
 	}
-	k, err := newKey(t, b)
+	k, _, err := newKey(t, b)
 	if err != nil {
 		return nil, err
 	}
@@ -141,64 +141,53 @@ func (t *Token) Load(ctx context.Context, wrapped []byte) (k hsm.Key, err error)
 		if err != nil {
 			return err
 		}
-		count, err := l.readEpoch(b.epoch)
-		switch {
-		case err != nil:
+		made, name, err := newKey(t, b)
+		if err != nil {
 			return err
-		case count != b.epoch.count:
-			return fmt.Errorf("%w: it was destroyed, its counter %#x has moved on", hsm.ErrBlob, uint32(b.epoch.index))
 		}
-		k, err = newKey(t, b)
-		return err
+		if err := l.load(b, name); err != nil {
+			return err
+		}
+		if _, err := l.readEpoch(b.epoch, b.epoch.count); err != nil {
+			return err
+		}
+		k = made
+		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return k, nil
+	return k, err
 }
 
-// find parses a blob and has the chip load it, which proves all its fields. It returns hsm.ErrBlob for what is none of this chip.
+// find parses a blob and returns hsm.ErrBlob for what is none of this chip.
 func (t *Token) find(l *link, wrapped []byte) (*blob, error) {
 	b, err := parseBlob(wrapped)
 	if err != nil {
 		return nil, err
 	}
 	if b.parent != l.root.digest() {
-		return nil, fmt.Errorf("%w: it was made under another storage root key (%x…, here %s…): another TPM, or this one was cleared since",
+		return nil, fmt.Errorf("%w: it was made under another storage root key (%x, here %s): another TPM, or this one was cleared since",
 			hsm.ErrBlob, b.parent[:16], t.description.Serial)
 	}
-	public, err := b.public()
-	if err != nil {
-		return nil, err
-	}
-	name, err := tpm.ObjectName(public)
-	if err != nil {
-		return nil, err
-	}
-	return b, l.load(b, *name)
+	return b, nil
 }
 
 // Destroy increments the key's counter, which ends the key, and deletes it, which makes room. Beside the errors of hsm.Provider it
-// returns ErrOwner and those of Open. A Destroy that was cut off between the two is finished by the next, which returns nil.
+// returns ErrOwner and those of Open. A Destroy that was cut off between the two is finished by the next, which returns nil. It
+// says that a key is gone only when the chip said so in a session of its own.
 func (t *Token) Destroy(ctx context.Context, wrapped []byte) error {
 	return t.change(ctx, func(l *link) error {
 		b, err := t.find(l, wrapped)
 		if err != nil {
 			return err
 		}
-		l.clear()
-		count, err := l.readEpoch(b.epoch)
+		l.clear() // all slots for what follows
+		count, err := l.readEpoch(b.epoch, b.epoch.count, b.epoch.count+1)
 		if err != nil {
 			return err
 		}
-		switch count {
-		case b.epoch.count:
+		if count == b.epoch.count {
 			if err := l.increment(t.owner, b.epoch, true); err != nil {
 				return err
 			}
-		case b.epoch.count + 1: // ended by us, not deleted
-		default: // by another's hand: above all that Generate and Destroy write
-			return fmt.Errorf("%w: its counter has moved on", hsm.ErrBlob)
 		}
 		return l.undefine(t.owner, b.epoch)
 	})
@@ -307,17 +296,38 @@ func (l *link) indexPublic(h tpm.TPMHandle) (*tpm.TPMSNVPublic, error) {
 	return public, nil
 }
 
-// readEpoch returns where a counter stands, in a session that only the chip can answer. It returns hsm.ErrBlob when it is gone, was never
-// incremented, or another stands there under its number.
-func (l *link) readEpoch(e epoch) (uint64, error) {
+// anyCount lets readEpoch take what it finds.
+var anyCount []uint64
+
+// readEpoch returns where a counter stands. It returns hsm.ErrBlob when it is gone, another stands there under its number, or it stands at none
+// of the allowed. All of it is asked in one session that only the chip can answer in, and none concluded from an error code.
+func (l *link) readEpoch(e epoch, allowed ...uint64) (uint64, error) {
 	h, err := e.handle()
 	if err != nil {
 		return 0, err
 	}
-	public, err := l.indexPublic(e.index)
-	if errors.Is(err, tpm.TPMRCHandle) {
-		return 0, fmt.Errorf("%w: it was destroyed, its counter %#x is gone", hsm.ErrBlob, uint32(e.index))
+	s, _, err := tpm.HMACSession(l, tpm.TPMAlgSHA256, nonceSize, append(l.salted(nil), tpm.Audit())...)
+	if err != nil {
+		return 0, l.failed(err)
 	}
+	count, err := l.readAs(h, s)
+	if flushed := l.flush(s.Handle()); err == nil {
+		err = flushed
+	}
+	if err == nil && allowed != nil && !slices.Contains(allowed, count) {
+		err = fmt.Errorf("%w: it was destroyed, its counter %#x has moved on", hsm.ErrBlob, uint32(e.index))
+	}
+	return count, err
+}
+
+// readAs reads the counter that has exactly this Name.
+func (l *link) readAs(h tpm.NamedHandle, s tpm.Session) (uint64, error) {
+	if used, err := l.handles(h.Handle, 1, s); err != nil {
+		return 0, err
+	} else if !slices.Contains(used, h.Handle) {
+		return 0, fmt.Errorf("%w: it was destroyed, its counter %#x is gone", hsm.ErrBlob, uint32(h.Handle))
+	}
+	public, err := l.indexPublic(h.Handle)
 	if err != nil {
 		return 0, err
 	}
@@ -325,14 +335,14 @@ func (l *link) readEpoch(e epoch) (uint64, error) {
 	if err != nil {
 		return 0, l.garbage(err)
 	}
-	if !bytes.Equal(name.Buffer, h.Name.Buffer) {
-		return 0, fmt.Errorf("%w: it was destroyed, its counter %#x is another's now", hsm.ErrBlob, uint32(e.index))
+	// Once more in the session, whose HMAC has the Name in it: so it is the chip that says whose the index is.
+	if _, err := run(l, tpm.NVReadPublic{NVIndex: tpm.NamedHandle{Handle: h.Handle, Name: *name}}.Execute, s); err != nil {
+		return 0, err
 	}
-	reply, err := run(l, tpm.NVRead{
-		AuthHandle: tpm.AuthHandle{Handle: h.Handle, Name: h.Name, Auth: l.once(nil, tpm.AESEncryption(128, tpm.EncryptOut))},
-		NVIndex:    h,
-		Size:       8,
-	}.Execute)
+	if !bytes.Equal(name.Buffer, h.Name.Buffer) {
+		return 0, fmt.Errorf("%w: it was destroyed, its counter %#x is another's now", hsm.ErrBlob, uint32(h.Handle))
+	}
+	reply, err := run(l, tpm.NVRead{AuthHandle: tpm.AuthHandle{Handle: h.Handle, Name: h.Name, Auth: s}, NVIndex: h, Size: 8}.Execute)
 	if err != nil {
 		return 0, err
 	}

@@ -32,18 +32,13 @@ type link struct {
 
 	key      tpm.TPMHandle // the loaded key, or 0
 	loaded   *blob         // what it was loaded from
-	sessions map[sessionKind]heldSession
+	sessions map[sessionKind]tpm.Session
 }
 
 // sessionKind is what a session is for: go-tpm fixes both when it starts one.
 type sessionKind struct {
 	reply bool // the first parameter of the reply is encrypted, not only the command's
 	pin   bool // the PIN's authorization value goes into its HMACs
-}
-
-type heldSession struct {
-	tpm.Session
-	end func() error
 }
 
 var _ transport.TPM = (*link)(nil)
@@ -137,26 +132,31 @@ func (l *link) raw(code tpm.TPMCC, parameters ...byte) ([]byte, error) {
 	return reply[headerSize:], nil
 }
 
-// flush takes a key or a session out of the chip.
+// flush takes a key or a session out of the chip. One that the chip does not know is out already; one that stays there ends the
+// connection: the next one clears it away.
 func (l *link) flush(h tpm.TPMHandle) error {
 	_, err := run(l, tpm.FlushContext{FlushHandle: h}.Execute)
+	if err == nil || errors.Is(err, tpm.TPMRCHandle) {
+		return nil
+	}
+	if l.fault == nil {
+		l.fault = err
+	}
 	return err
 }
 
-// clear takes everything of ours out of the chip. What it cannot take out, a new connection will.
+// clear takes everything of ours out of the chip.
 func (l *link) clear() {
 	l.clearKey()
 	for kind, s := range l.sessions {
 		delete(l.sessions, kind)
-		if l.fault == nil {
-			_ = s.end()
-		}
+		_ = l.flush(s.Handle())
 	}
 }
 
 // clearKey takes the loaded key out of the chip.
 func (l *link) clearKey() {
-	if l.key != 0 && l.fault == nil {
+	if l.key != 0 {
 		_ = l.flush(l.key)
 	}
 	l.key, l.loaded = 0, nil
@@ -189,8 +189,8 @@ func (l *link) session(kind sessionKind, auth []byte) (tpm.Session, error) {
 	if len(l.sessions) == 2 {
 		for kind, s := range l.sessions {
 			delete(l.sessions, kind)
-			if err := s.end(); err != nil {
-				return nil, l.failed(err)
+			if err := l.flush(s.Handle()); err != nil {
+				return nil, err
 			}
 		}
 	}
@@ -198,11 +198,11 @@ func (l *link) session(kind sessionKind, auth []byte) (tpm.Session, error) {
 	if kind.reply {
 		direction = tpm.EncryptInOut
 	}
-	s, end, err := tpm.PolicySession(l, tpm.TPMAlgSHA256, nonceSize, append(l.salted(auth), tpm.AESEncryption(128, direction))...)
+	s, _, err := tpm.PolicySession(l, tpm.TPMAlgSHA256, nonceSize, append(l.salted(auth), tpm.AESEncryption(128, direction))...)
 	if err != nil {
 		return nil, l.failed(err)
 	}
-	l.sessions[kind] = heldSession{s, end}
+	l.sessions[kind] = s
 	return s, nil
 }
 

@@ -143,7 +143,9 @@ func (n node) exchange(ctx context.Context, command []byte, deadline time.Time) 
 		_, err := n.f.Write(command)
 		var got int
 		if err == nil {
-			got, err = n.f.Read(reply)
+			if got, err = n.f.Read(reply); errors.Is(err, io.EOF) {
+				err = nil // a device that has nothing to say is no TPM
+			}
 		}
 		answers <- answer{reply[:got], err}
 	}()

@@ -153,8 +153,8 @@ func (l *link) properties(first tpm.TPMPT, count uint32) (map[tpm.TPMPT]uint32, 
 }
 
 // handles returns the handles that exist from first on, at most count.
-func (l *link) handles(first tpm.TPMHandle, count uint32) ([]tpm.TPMHandle, error) {
-	reply, err := run(l, tpm.GetCapability{Capability: tpm.TPMCapHandles, Property: uint32(first), PropertyCount: count}.Execute)
+func (l *link) handles(first tpm.TPMHandle, count uint32, s ...tpm.Session) ([]tpm.TPMHandle, error) {
+	reply, err := run(l, tpm.GetCapability{Capability: tpm.TPMCapHandles, Property: uint32(first), PropertyCount: count}.Execute, s...)
 	if err != nil {
 		return nil, err
 	}

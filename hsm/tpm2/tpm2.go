@@ -143,14 +143,15 @@ func (t *Token) Random(ctx context.Context, p []byte) error {
 		if len(p) == 0 {
 			return nil
 		}
-		s, end, err := tpm.HMACSession(l, tpm.TPMAlgSHA256, nonceSize, append(l.salted(nil), tpm.AESEncryption(128, tpm.EncryptOut))...)
+		s, _, err := tpm.HMACSession(l, tpm.TPMAlgSHA256, nonceSize, append(l.salted(nil), tpm.AESEncryption(128, tpm.EncryptOut))...)
 		if err != nil {
 			return l.failed(err)
 		}
 		for rest := p; len(rest) > 0; {
 			reply, err := run(l, tpm.GetRandom{BytesRequested: uint16(min(len(rest), 32))}.Execute, s)
 			if err != nil {
-				return errors.Join(err, endAfter(l, end))
+				_ = l.flush(s.Handle())
+				return err
 			}
 			got := reply.RandomBytes.Buffer
 			if len(got) == 0 || len(got) > len(rest) {
@@ -159,19 +160,8 @@ func (t *Token) Random(ctx context.Context, p []byte) error {
 			rest = rest[copy(rest, got):]
 			securemem.Wipe(got)
 		}
-		return endAfter(l, end)
+		return l.flush(s.Handle())
 	})
-}
-
-// endAfter ends a session unless the connection is gone, and the session with it.
-func endAfter(l *link, end func() error) error {
-	if l.fault != nil {
-		return nil
-	}
-	if err := end(); err != nil {
-		return l.failed(err)
-	}
-	return nil
 }
 
 // Close takes what is loaded out of the chip and ends the connection. It waits for an operation under way.
@@ -249,8 +239,7 @@ func (t *Token) attempt(ctx context.Context, f func(*link) error) (err error) {
 		case t.link.fault != nil:
 			t.drop()
 		case err != nil:
-			t.link.clear()
-			if t.link.fault != nil {
+			if t.link.clear(); t.link.fault != nil {
 				t.drop()
 			}
 		}
@@ -272,7 +261,7 @@ func (t *Token) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l := &link{ctx: ctx, timeout: t.cfg.Timeout, port: p, managed: managed, sessions: map[sessionKind]heldSession{}}
+	l := &link{ctx: ctx, timeout: t.cfg.Timeout, port: p, managed: managed, sessions: map[sessionKind]tpm.Session{}}
 	if err := l.prepare(t.owner); err != nil {
 		return errors.Join(err, p.Close())
 	}
