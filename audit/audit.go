@@ -102,9 +102,12 @@ const (
 	// MaxRecord is the longest encoded record in bytes.
 	MaxRecord = 256 << 10
 
-	defaultSegment    = 64 << 20
-	minSegment        = 16 << 10
-	maxSegment        = 1 << 30
+	// DefaultSegment, MinSegment and MaxSegment bound the size of one file in bytes, a multiple of SegmentStep.
+	DefaultSegment = 64 << 20
+	MinSegment     = 16 << 10
+	MaxSegment     = 1 << 30
+	SegmentStep    = headerBytes
+
 	defaultCheckpoint = time.Second
 
 	maxPending = 8 << 20 // bytes of records that may wait for the committer before Append blocks
@@ -149,7 +152,7 @@ type Config struct {
 // withDefaults fills in what was left zero.
 func (c Config) withDefaults() Config {
 	if c.SegmentBytes == 0 {
-		c.SegmentBytes = defaultSegment
+		c.SegmentBytes = DefaultSegment
 	}
 	if c.Reserve == 0 {
 		c.Reserve = c.SegmentBytes / 4
@@ -167,8 +170,8 @@ func (c *Config) check() error {
 		return errors.New("audit: config needs Files, Clock and Signer")
 	case !tlog.ValidOrigin(c.Origin):
 		return fmt.Errorf("audit: %q cannot be an origin", c.Origin)
-	case c.SegmentBytes < minSegment || c.SegmentBytes > maxSegment || c.SegmentBytes%headerBytes != 0:
-		return fmt.Errorf("audit: segments of %d bytes: want a multiple of %d from %d to %d", c.SegmentBytes, headerBytes, minSegment, maxSegment)
+	case c.SegmentBytes < MinSegment || c.SegmentBytes > MaxSegment || c.SegmentBytes%headerBytes != 0:
+		return fmt.Errorf("audit: segments of %d bytes: want a multiple of %d from %d to %d", c.SegmentBytes, headerBytes, MinSegment, MaxSegment)
 	case c.Reserve < 0 || c.CheckpointEvery < 0:
 		return errors.New("audit: negative reserve or checkpoint interval")
 	case c.Durability > Written:

@@ -26,9 +26,9 @@ type query struct {
 
 // flags declares the filters.
 func (q *query) flags(fs *flag.FlagSet) {
-	fs.Var(&q.who, "who", "called by `NAME`: a principal's name, its ARN, or the sha256:… of a client's key")
-	fs.Var(&q.ops, "op", "of an operation whose name is `GLOB`, such as Encrypt, kms:*Key* or connection")
-	fs.Var(&q.outcomes, "outcome", "that ended `SO`: ok, denied, error, or the GLOB of an exception, such as Throttling*")
+	fs.Var(&q.who, "who", "called by `NAME`: a principal's name, its ARN, or the sha256:… of a client's key; may be given several times")
+	fs.Var(&q.ops, "op", "of an operation whose name is `GLOB`, such as Encrypt, kms:*Key* or connection; may be given several times")
+	fs.Var(&q.outcomes, "outcome", "that ended `SO`: ok, denied, error, or the GLOB of an exception, such as Throttling*; may be given several times")
 	fs.StringVar(&q.resource, "resource", "", "about `KEY`: a key id, an ARN or an alias such as alias/mail")
 	fs.StringVar(&q.source, "source", "", "from `ADDRESS`, an IP address; or what the source begins with: unix")
 	fs.Uint64Var(&q.request, "request", 0, "with the request id `N` of its connection")

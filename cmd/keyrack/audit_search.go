@@ -67,7 +67,7 @@ func auditSearchFlags(fs *flag.FlagSet) action {
 	q.flags(fs)
 	fs.Int64Var(&s.limit, "limit", 0, "print at most `N` records")
 	fs.BoolVar(&s.newest, "newest-first", false, "print the newest record first; of a folder, no more than the newest 100000")
-	fs.Var(&keys, "key", "with DIR: verifier key `VKEY` of the log's checkpoints, name+hash+base64; KEYRACK_AUDIT_KEY if not given")
+	fs.Var(&keys, "key", "with DIR: verifier key `VKEY` of the log's checkpoints, name+hash+base64; KEYRACK_AUDIT_KEY if not given; may be given several times")
 	unproven := fs.Bool("unproven", false, "with DIR: prove nothing, and read no more of the log than must be")
 	socket := socketFlag(fs)
 	s.format = outputFlag(fs)
@@ -173,7 +173,7 @@ func (s *searcher) folder(words, keys []string, unproven bool) error {
 		return err
 	}
 	var opts audit.VerifyOptions
-	if !unproven && (len(keys) > 0 || s.sh.getenv(client.EnvAuditKey) != "") {
+	if !unproven && (len(keys) > 0 || s.sh.env(client.EnvAuditKey) != "") {
 		if opts, err = s.sh.verifyOptions("audit search", keys, nil); err != nil {
 			return err
 		}

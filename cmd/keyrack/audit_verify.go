@@ -44,8 +44,8 @@ func (t *texts) Set(s string) error {
 // are whole before the place it names.
 func auditVerifyFlags(fs *flag.FlagSet) action {
 	var keys, expect texts
-	fs.Var(&keys, "key", "verifier key `VKEY` of the log's checkpoints, name+hash+base64; KEYRACK_AUDIT_KEY if not given")
-	fs.Var(&expect, "expect", "the log must extend the checkpoint in `NOTEFILE`")
+	fs.Var(&keys, "key", "verifier key `VKEY` of the log's checkpoints, name+hash+base64; KEYRACK_AUDIT_KEY if not given; may be given several times")
+	fs.Var(&expect, "expect", "the log must extend the checkpoint in `NOTEFILE`; may be given several times")
 	format := outputFlag(fs)
 	return func(sh *shell, words, rest []string) error {
 		dir, err := sh.auditDir(fs.Name(), append(words, rest...))
@@ -90,7 +90,7 @@ func (sh *shell) auditDir(command string, words []string) (string, error) {
 	if len(words) > 1 {
 		return "", usagef("keyrack help "+command, "%s: unexpected argument %q", command, words[1])
 	}
-	dir := sh.getenv(rack.EnvAuditDir)
+	dir := sh.env(rack.EnvAuditDir)
 	if len(words) == 1 {
 		dir = words[0]
 	}
@@ -108,7 +108,7 @@ func (sh *shell) auditDir(command string, words []string) (string, error) {
 // verifyOptions reads keys and expected checkpoints. There is no default key but
 // the environment's: one taken from the folder would prove nothing.
 func (sh *shell) verifyOptions(command string, keys, expect []string) (opts audit.VerifyOptions, err error) {
-	if key := sh.getenv(client.EnvAuditKey); len(keys) == 0 && key != "" {
+	if key := sh.env(client.EnvAuditKey); len(keys) == 0 && key != "" {
 		keys = []string{key}
 	}
 	if len(keys) == 0 {

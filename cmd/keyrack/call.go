@@ -76,6 +76,9 @@ func callOperation(sh *shell, args, _ []string) error {
 	r := &request{sh: sh, op: op, in: op.NewIn()}
 	fs := r.flags()
 	words, rest, err := parse(fs, args[2:])
+	if err == nil {
+		err = sh.resolve(fs)
+	}
 	switch words = append(words, rest...); {
 	case errors.Is(err, flag.ErrHelp):
 		return callHelp(sh, args[:2])
@@ -107,6 +110,8 @@ func (r *request) flags() *flag.FlagSet {
 	}
 	fs.StringVar(&r.file, "json", "", "read members from `FILE`, a JSON object with AWS's names; - is standard input; flags win over it")
 	r.format = outputFlag(fs)
+	takeSettings(fs, connection...)
+	takeFile(fs)
 	return fs
 }
 
@@ -219,8 +224,10 @@ func memberUsage(f *api.Field) string {
 	if f.Required {
 		usage += ", required"
 	}
+	if f.Shape == api.ShapeList || f.Shape == api.ShapeContext {
+		usage += ", " + repeatable
+	}
 	if f.Shape == api.ShapeList {
-		usage += ", may be given several times"
 		f = f.Elem
 	}
 	if len(f.Names) > 0 {

@@ -19,12 +19,12 @@ const callTimeout = 30 * time.Second
 // to do about it is the command line's business.
 func (sh *shell) remote() (*client.Client, error) {
 	for _, name := range []string{client.EnvAddr, client.EnvServerKey, client.EnvCert, client.EnvKey} {
-		if sh.getenv(name) == "" {
+		if sh.env(name) == "" {
 			return nil, hinted("paste the export lines that keyrack dev or keyrack principal add prints, or run keyrack dev -- COMMAND",
 				"environment variable %s is not set", name)
 		}
 	}
-	cfg, err := client.FromEnv(sh.getenv)
+	cfg, err := client.FromEnv(sh.env)
 	if err != nil {
 		if _, known := knownHint(err); known {
 			return nil, err
@@ -44,7 +44,7 @@ func (sh *shell) remote() (*client.Client, error) {
 // local returns a client over the operator's Unix socket.
 func (sh *shell) local(socket string) (*client.Client, error) {
 	if socket == "" {
-		socket = sh.getenv(client.EnvSocket)
+		socket = sh.socket()
 	}
 	if socket == "" {
 		return nil, hinted("give --dir the appliance's data folder, or set it to the path of its Unix socket, as keyrack dev prints it",
@@ -58,28 +58,34 @@ func socketFlag(fs *flag.FlagSet) *string {
 	socket := new(string)
 	set := func(path string) error {
 		switch {
-		case path == "":
-			return errors.New("want a path")
 		case *socket != "":
 			return errors.New("one of --dir and --socket is enough")
 		}
 		*socket = path
 		return nil
 	}
-	fs.Func("socket", "`PATH` of the appliance's Unix socket; KEYRACK_SOCKET if not given", set)
-	fs.Func("dir", "the appliance's data folder is `DIR`: its socket is there", func(dir string) error {
-		if dir != "" {
-			dir = rack.SocketPath(dir)
-		}
-		return set(dir)
-	})
+	setting(fs, "client.socket", set).alone = true
+	setting(fs, "appliance.dir", func(dir string) error { return set(rack.SocketPath(dir)) }).alone = true
 	return socket
+}
+
+// socket returns the path of the Unix socket where no flag gave it: the setting of it or
+// of the data folder, whichever overrides the other; "" if neither is set.
+func (sh *shell) socket() string {
+	if sh.settings == nil {
+		return sh.getenv(client.EnvSocket)
+	}
+	socket, dir := sh.settings["client.socket"], sh.settings["appliance.dir"]
+	if dir.Text != "" && (socket.Text == "" || dir.Source > socket.Source) {
+		return rack.SocketPath(dir.Text)
+	}
+	return socket.Text
 }
 
 // dial returns the client for a service: the appliance's own operations go to
 // the operator's socket where there is one. A few are every client's.
 func (sh *shell) dial(s *api.Service) (*client.Client, error) {
-	if s == api.Appliance && (sh.getenv(client.EnvSocket) != "" || sh.getenv(client.EnvAddr) == "") {
+	if s == api.Appliance && (sh.socket() != "" || sh.env(client.EnvAddr) == "") {
 		return sh.local("")
 	}
 	return sh.remote()

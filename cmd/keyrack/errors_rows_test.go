@@ -5,6 +5,7 @@ import (
 	"net"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -265,7 +266,10 @@ chmod 700 store? openkey nokey swapped gone part public`)
 // running starts serve in a folder and ends it with the test.
 func running(t *testing.T, dir string, env []string, flags ...string) {
 	t.Helper()
-	cmd := exec.Command("keyrack", append([]string{"serve", "--listen", "127.0.0.1:0"}, flags...)...)
+	if !slices.Contains(flags, "--listen") {
+		flags = append(flags, "--listen", "127.0.0.1:0")
+	}
+	cmd := exec.Command("keyrack", append([]string{"serve"}, flags...)...)
 	cmd.Dir, cmd.Env = dir, append(env, cmd.Environ()...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

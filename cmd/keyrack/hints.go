@@ -15,6 +15,7 @@ import (
 	"github.com/keyrack/keyrack/hsm"
 	"github.com/keyrack/keyrack/internal/rack"
 	"github.com/keyrack/keyrack/internal/securemem"
+	"github.com/keyrack/keyrack/internal/settings"
 	"github.com/keyrack/keyrack/internal/tlog"
 	"github.com/keyrack/keyrack/keystore"
 	"github.com/keyrack/keyrack/protocol/client"
@@ -93,6 +94,9 @@ var hints = []struct {
 	{is(audit.ErrTruncated), "records that were signed are missing at the end: look for them in a backup of the folder"},
 	{is(audit.ErrDamaged), "trust no record from that place on: keep the folder as evidence, and compare it with a backup"},
 	{is(audit.ErrCheckpoint), "the folder and the key must be of one appliance, which keeps its newest checkpoint in the folder: what is gone from there may be in a backup"},
+	// The settings file.
+	{is(settings.ErrUnsafe), "chmod go-w the file, and let it belong to root or to the user that runs keyrack"},
+	{as[settings.Faults], faultsHint},
 	// A data folder, and what an appliance needs to start.
 	{is(securemem.ErrNotLocked), "let the process lock memory: LimitMEMLOCK=64M in a systemd unit, ulimit -l in a shell"},
 	{is(securemem.ErrFull), "let the process lock more memory: LimitMEMLOCK=64M in a systemd unit, ulimit -l in a shell"},

@@ -20,16 +20,19 @@ what others know the appliance. It does not start it: keyrack serve does.
 
 A folder that holds an appliance is refused. An attempt that was cut off left none:
 run it again.`,
-	flags: initFlags,
+	examples: []string{
+		"keyrack init --dir /var/lib/keyrack",
+		"keyrack init --dir /var/lib/keyrack --token soft:/media/usb/token",
+	},
+	settings: []string{"appliance.dir", "appliance.token"},
+	flags:    initFlags,
 }
 
 // initFlags declares the flags and acts.
 func initFlags(fs *flag.FlagSet) action {
-	dir := dirFlag(fs)
-	spec := tokenFlag(fs)
 	format := outputFlag(fs)
 	return noWords(fs, func(sh *shell) error {
-		cfg, err := rackConfig(sh, fs, *dir, *spec, true)
+		cfg, err := sh.rackConfig(fs.Name())
 		if err != nil {
 			return err
 		}
@@ -59,34 +62,4 @@ Next:
   keyrack principal add NAME --account TWELVE-DIGITS --out FOLDER --dir %[1]s
 `, shellQuote(dir), shellQuote(filepath.Join(dir, "audit")))
 	return err
-}
-
-// dirFlag declares --dir of the commands that use the folder itself.
-func dirFlag(fs *flag.FlagSet) *string {
-	return fs.String("dir", "", "the appliance's data folder is `DIR`")
-}
-
-// tokenFlag declares --token.
-func tokenFlag(fs *flag.FlagSet) *string {
-	return fs.String("token", "soft", "the root is in the token `SPEC`: soft is a file in the data folder, soft:PATH one elsewhere; for development")
-}
-
-// rackConfig returns what says where an appliance is: create chooses whether its
-// token may be made.
-func rackConfig(sh *shell, fs *flag.FlagSet, dir, spec string, create bool) (cfg rack.Config, err error) {
-	if dir == "" {
-		return cfg, usagef("keyrack help "+fs.Name(), "%s: --dir is needed", fs.Name())
-	}
-	if dir, err = filepath.Abs(dir); err != nil {
-		return cfg, err
-	}
-	makes, opens, err := rack.ParseToken(spec, dir)
-	if err != nil {
-		return cfg, misused("give --token soft, or --token soft:PATH", "%w", err)
-	}
-	cfg = rack.Config{Dir: dir, Token: opens, Version: version, Logger: serveLogger(sh.err)}
-	if create {
-		cfg.Token = makes
-	}
-	return cfg, nil
 }

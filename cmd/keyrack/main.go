@@ -17,6 +17,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/keyrack/keyrack/internal/settings"
 )
 
 // version is what the Makefile builds in.
@@ -33,6 +35,7 @@ type shell struct {
 	in       io.Reader
 	out, err io.Writer
 	getenv   func(string) string
+	settings settings.Values // nil until a command's flags were parsed
 }
 
 // command is a row of the table of commands.
@@ -44,25 +47,58 @@ type command struct {
 	flags func(*flag.FlagSet) action
 	own   bool // the action parses its arguments itself
 
-	hidden bool // not for people, so not in the list
+	examples []string // command lines, the main job first
+	settings []string // beginnings of the names of settings that it takes, beside those of flags
+	settled  bool     // whoever runs it has resolved them: it reads no file
+	hidden   bool     // not for people, so not in the list
 }
 
 // action runs a command after its flags were parsed: words are the arguments
 // that are no flags, rest those behind "--", nil if there was no "--".
 type action func(sh *shell, words, rest []string) error
 
-// commands returns the table in the order of the list.
-func commands() []command {
-	return []command{
-		devCommand, devResetCommand, initCommand, serveCommand, workerCommand,
-		statusCommand, lockCommand, unlockCommand, checkCommand, domainRotateCommand,
-		clientInitCommand, principalAddCommand, principalListCommand, principalRemoveCommand,
-		keyCreateCommand, keyDescribeCommand, keyListCommand, keyEnableCommand, keyDisableCommand,
-		keyUpdateCommand, keyTagCommand, keyUntagCommand, keyTagsCommand,
-		aliasCreateCommand, aliasUpdateCommand, aliasDeleteCommand, aliasListCommand, encryptCommand, decryptCommand, reEncryptCommand,
-		dataKeyCommand, randomCommand, callCommand(),
-		auditTailCommand, auditSearchCommand, auditVerifyCommand, benchCommand, versionCommand, helpCommand(),
+// group is commands about one thing.
+type group struct {
+	name     string
+	commands []command
+}
+
+// groups returns the table in the order of the list.
+func groups() []group {
+	return []group{
+		{"The appliance", []command{
+			devCommand, devResetCommand, initCommand, serveCommand, workerCommand, statusCommand, lockCommand, unlockCommand,
+			checkCommand, domainRotateCommand, configCommand, configCheckCommand, configExampleCommand,
+		}},
+		{"Clients", []command{clientInitCommand, principalAddCommand, principalListCommand, principalRemoveCommand}},
+		{"Keys", remote(
+			keyCreateCommand, keyDescribeCommand, keyListCommand, keyEnableCommand, keyDisableCommand,
+			keyUpdateCommand, keyTagCommand, keyUntagCommand, keyTagsCommand,
+			aliasCreateCommand, aliasUpdateCommand, aliasDeleteCommand, aliasListCommand,
+		)},
+		{"Data", remote(encryptCommand, decryptCommand, reEncryptCommand, dataKeyCommand, randomCommand)},
+		{"Audit", []command{auditTailCommand, auditSearchCommand, auditVerifyCommand}},
+		{"Everything else", append(remote(callCommand(), benchCommand), versionCommand, helpCommand())},
 	}
+}
+
+// connection is the settings of a client over TLS.
+var connection = []string{"client.addr", "client.server-key", "client.cert", "client.key", "client.audit-key"}
+
+// remote gives commands the settings of a client over TLS.
+func remote(all ...command) []command {
+	for i := range all {
+		all[i].settings = append(connection, all[i].settings...)
+	}
+	return all
+}
+
+// commands returns the table without its groups.
+func commands() (all []command) {
+	for _, g := range groups() {
+		all = append(all, g.commands...)
+	}
+	return all
 }
 
 // run runs one command line and returns the exit status: 0, 1 for an error, 2
@@ -110,8 +146,7 @@ func isGroup(name string) bool {
 
 // run parses the flags and acts.
 func (c *command) run(sh *shell, args []string) error {
-	fs := newFlags(c.name)
-	act := c.flags(fs)
+	fs, act := c.declare()
 	if c.own {
 		return act(sh, args, nil)
 	}
@@ -119,10 +154,24 @@ func (c *command) run(sh *shell, args []string) error {
 	if errors.Is(err, flag.ErrHelp) {
 		return c.help(sh.out)
 	}
+	if err == nil {
+		err = sh.resolve(fs)
+	}
 	if err != nil {
 		return err
 	}
 	return act(sh, words, rest)
+}
+
+// declare returns the command's flags, those of settings among them.
+func (c *command) declare() (*flag.FlagSet, action) {
+	fs := newFlags(c.name)
+	act := c.flags(fs)
+	takeSettings(fs, c.settings...)
+	if !c.settled {
+		takeFile(fs)
+	}
+	return fs, act
 }
 
 // newFlags returns an empty set of flags that reports errors and prints nothing:
@@ -132,27 +181,6 @@ func newFlags(name string) *flag.FlagSet {
 	fs.SetOutput(io.Discard)
 	fs.Usage = func() {}
 	return fs
-}
-
-// parse parses flags wherever they stand before "--". Package flag stops at the
-// first word that is no flag, but people write `audit verify DIR --key KEY`. rest
-// is nil without "--", and empty if nothing follows it.
-func parse(fs *flag.FlagSet, args []string) (words, rest []string, err error) {
-	for {
-		if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
-			return nil, nil, err
-		} else if err != nil {
-			return nil, nil, usagef("keyrack help "+fs.Name(), "%s: %w", fs.Name(), err)
-		}
-		left := fs.Args()
-		if at := len(args) - len(left); at > 0 && args[at-1] == "--" {
-			return words, append([]string{}, left...), nil
-		}
-		if len(left) == 0 {
-			return words, nil, nil
-		}
-		words, args = append(words, left[0]), left[1:]
-	}
 }
 
 // noWords refuses arguments that a command has no use for.
@@ -167,8 +195,7 @@ func noWords(fs *flag.FlagSet, f func(sh *shell) error) action {
 
 // help prints the command's help: the only list of its flags.
 func (c *command) help(w io.Writer) error {
-	fs := newFlags(c.name)
-	c.flags(fs)
+	fs, _ := c.declare()
 	var b strings.Builder
 	fmt.Fprintf(&b, "usage: %s\n\n%s\n", strings.TrimSpace("keyrack "+c.name+" "+c.args), strings.TrimSpace(c.long))
 	writeFlags(&b, fs)

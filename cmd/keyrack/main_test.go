@@ -64,6 +64,7 @@ func runScripts(t *testing.T, dir string) {
 			e.Setenv("GORACE", raceOptions)
 			e.Setenv("RACK", r.Dir)
 			e.Setenv("DEAD_ADDR", dead)
+			e.Setenv("RACK_ADDR", r.Addr())
 			return nil
 		},
 	})

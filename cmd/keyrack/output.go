@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -25,20 +24,8 @@ const (
 // outputFlag declares --output.
 func outputFlag(fs *flag.FlagSet) *format {
 	f := asText
-	fs.Var(&f, "output", "print as `FORMAT`: text or json")
+	setting(fs, "client.output", func(text string) error { f = format(text); return nil })
 	return &f
-}
-
-// String returns the format's name.
-func (f *format) String() string { return string(*f) }
-
-// Set takes a format's name.
-func (f *format) Set(s string) error {
-	if format(s) != asText && format(s) != asJSON {
-		return errors.New("want text or json")
-	}
-	*f = format(s)
-	return nil
 }
 
 // print prints v as JSON, or text as it is. An error of the writer is an error of

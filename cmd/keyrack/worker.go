@@ -20,22 +20,22 @@ import (
 // runs it, so it is in no list.
 var workerCommand = command{
 	name: "worker", short: "a part of serve", hidden: true,
-	long:  "Is started by keyrack serve.",
-	flags: workerFlags,
+	long:     "Is started by keyrack serve.",
+	settings: serverSettings, settled: true,
+	flags: workerActs,
 }
 
 // workerPatience is how long a worker may take to stop: less than its parent waits.
 const workerPatience = 25 * time.Second
 
-// workerFlags declares the flags of serve and acts.
-func workerFlags(fs *flag.FlagSet) action {
-	o := newServeOptions(fs)
+// workerActs joins its parent and acts.
+func workerActs(fs *flag.FlagSet) action {
 	return noWords(fs, func(sh *shell) error {
 		parent, err := supervise.Join()
 		if err != nil {
 			return hinted("run keyrack serve", "%w", err)
 		}
-		cfg, err := o.config(sh, fs)
+		cfg, err := sh.rackConfig("serve")
 		if err != nil {
 			return err
 		}

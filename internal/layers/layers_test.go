@@ -17,7 +17,7 @@ const module = "github.com/keyrack/keyrack/"
 // layers lists every package, existing or planned, lowest layer first. A package imports packages of lower lines,
 // or its parent on the same line, whose interface it implements.
 var layers = []string{
-	"internal/cbor internal/clock internal/due internal/jsonwire internal/metrics internal/securemem internal/tlog internal/work",
+	"internal/cbor internal/clock internal/due internal/jsonwire internal/metrics internal/securemem internal/settings internal/tlog internal/work",
 	"internal/seal",
 	"api",
 	"api/applianceapi api/iamapi api/kmsapi api/paramsapi api/secretsapi",
@@ -61,6 +61,7 @@ var modules = map[string]string{
 	"github.com/go-json-experiment/json": "internal/jsonwire",
 	"github.com/google/go-tpm":           "hsm/tpm2",
 	"github.com/miekg/pkcs11":            "hsm/pkcs11",
+	"github.com/pelletier/go-toml/v2":    "internal/settings",
 	"github.com/rogpeppe/go-internal":    "tests",
 	"github.com/tidwall/btree":           "keystore",
 	"go.etcd.io/bbolt":                   "keystore/bolt",

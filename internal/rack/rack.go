@@ -53,6 +53,10 @@ type Config struct {
 	Limits     server.Limits
 	Pools      map[work.Class]work.Size // nil = the defaults
 
+	CachedKeys    int // see kms.Config; 0 = api.CachedKeys
+	CachedAliases int // 0 = api.CachedAliases
+	MaxPrincipals int // see iam.Config; 0 = api.MaxPrincipals
+
 	// Locked starts without the domain key: only the operator is answered, over
 	// the Unix socket, until [Appliance.Unlock].
 	Locked bool

@@ -105,7 +105,7 @@ func (a *Appliance) recoverLog(ctx context.Context, o *opened) error {
 }
 
 func (a *Appliance) startServices(_ context.Context, o *opened) (err error) {
-	keys := kms.Config{Store: o.records, Realm: a.cfg.Realm, Clock: a.cfg.Clock, Logger: a.cfg.Logger}
+	keys := kms.Config{Store: o.records, Realm: a.cfg.Realm, Clock: a.cfg.Clock, Logger: a.cfg.Logger, CachedKeys: a.cfg.CachedKeys, CachedAliases: a.cfg.CachedAliases}
 	if keys.MarkerKey, err = a.markerKey(); err != nil {
 		return err
 	}
@@ -127,7 +127,7 @@ func (a *Appliance) startServices(_ context.Context, o *opened) (err error) {
 func (a *Appliance) startClients(o *opened) (err error) {
 	following, stop := context.WithCancel(a.ctx)
 	o.clients, err = iam.New(following, iam.Config{
-		Store: o.records, Realm: a.cfg.Realm, Directory: a.people, Fixed: a.cfg.Principals, Logger: a.cfg.Logger,
+		Store: o.records, Realm: a.cfg.Realm, Directory: a.people, Fixed: a.cfg.Principals, Logger: a.cfg.Logger, MaxPrincipals: a.cfg.MaxPrincipals,
 	})
 	if err != nil {
 		stop()

@@ -9,6 +9,7 @@
 package kms
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,13 +41,16 @@ type Service struct {
 	ended    chan error    // the watch's end
 }
 
-// Config is what a Service stands on. All members are required.
+// Config is what a Service stands on. All members but the sizes are required.
 type Config struct {
 	Store     keystore.Store // seals its values
 	Realm     api.Realm
 	Clock     *clock.Clock
 	Logger    *slog.Logger
 	MarkerKey [32]byte // MAC key of the markers of pages: FORMAT.md, "Markers"
+
+	CachedKeys    int // keys kept in memory, at most; 0 = api.CachedKeys
+	CachedAliases int // aliases kept in memory; 0 = api.CachedAliases
 }
 
 // New returns a service, which follows the store's changes until ctx ends. From
@@ -54,7 +58,7 @@ type Config struct {
 func New(ctx context.Context, cfg Config) (*Service, error) {
 	s := &Service{
 		store: cfg.Store, realm: cfg.Realm, logger: cfg.Logger, markers: cfg.MarkerKey,
-		keys: newCache(cacheSize()), aliases: newAliases(api.CachedAliases), ready: make(chan struct{}), ended: make(chan error, 1),
+		keys: newCache(cacheSize(cmp.Or(cfg.CachedKeys, api.CachedKeys))), aliases: newAliases(cmp.Or(cfg.CachedAliases, api.CachedAliases)), ready: make(chan struct{}), ended: make(chan error, 1),
 	}
 	var now keystore.Revision
 	if err := s.store.View(ctx, func(r keystore.Reader) error { now = r.Revision(); return nil }); err != nil {
@@ -70,11 +74,11 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	return s, nil
 }
 
-// cacheSize is how many keys are kept: no more than fill a quarter of the locked
+// cacheSize is how many keys are kept: no more than were asked for, and than fill a quarter of the locked
 // memory that the process may have, because a key that was evicted keeps its
 // place there until the collector has seen that nobody uses it.
-func cacheSize() int {
-	return min(api.CachedKeys, max(1, securemem.Status().Limit/4/materialLen))
+func cacheSize(most int) int {
+	return min(most, max(1, securemem.Status().Limit/4/materialLen))
 }
 
 // follow hears of the store's changes until ctx ends.
