@@ -111,8 +111,8 @@ func (c *Call) Need(class work.Class) error {
 	return &yields[class]
 }
 
-// Bytes returns n zero bytes for a response. They are wiped once the response
-// has been written into the reply; those of a call made with Via, when its
+// Bytes returns n zero bytes for a request that is decoded, or for a response.
+// They are wiped once the response has been written into the reply; those of a call made with Via, when its
 // caller's are.
 func (c *Call) Bytes(n int) []byte {
 	if c.parent != nil {

@@ -125,7 +125,7 @@ func (c *Call) answer(w api.Wire, e *api.Error) (err error) {
 // run decodes the request and calls the method.
 func (b *bound[In, Out]) run(c *Call, w api.Wire, body []byte, x *exchange[In, Out]) (err error) {
 	defer c.contain(&err)
-	if err = w.Decode(b.op, body, &x.in); err != nil {
+	if err = w.Decode(b.op, body, &x.in, c); err != nil {
 		return err
 	}
 	return b.f(c, &x.in, &x.out)

@@ -105,7 +105,7 @@ func TestViolationsInOrder(t *testing.T) {
 			t.Errorf("got  %v\nwant %s", err, want)
 		}
 	}
-	if err := shapes.DecodeRPC(unhex(t, "bf 65496e6e6572 a1 644d757374 6431323334 6454616773 81 a1 665461674b6579 60 63496e74 06 6454657874 6161 ff"), new(everyShape)); err == nil || err.Error() != want {
+	if err := shapes.DecodeRPC(unhex(t, "bf 65496e6e6572 a1 644d757374 6431323334 6454616773 81 a1 665461674b6579 60 63496e74 06 6454657874 6161 ff"), new(everyShape), nil); err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
 	refused := `{"Target":"alias/b","Key":"alias/a"}`

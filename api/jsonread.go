@@ -14,14 +14,24 @@ import (
 // is refused, null is absent; in a list or a context it is refused, because what
 // was left out would be missed. Base64 has one spelling and integers no fraction.
 // In AWS's dialect an empty body is an empty object. Bytes of in alias body or
-// memory of their own.
+// memory of their own, which nobody wipes: a server's is [Struct.DecodeAWSJSON].
 func (s *Struct) DecodeJSON(body []byte, in any, modes ...JSONMode) error {
-	mode := join(modes)
+	return s.decodeJSON(body, in, join(modes), nil)
+}
+
+// DecodeAWSJSON is DecodeJSON in AWS's dialect, with what does not stand in body
+// as it is (base64, text with escapes) in bytes of mem.
+func (s *Struct) DecodeAWSJSON(body []byte, in any, mem Memory) error {
+	return s.decodeJSON(body, in, AWSJSON, mem)
+}
+
+func (s *Struct) decodeJSON(body []byte, in any, mode JSONMode, mem Memory) error {
 	if len(body) == 0 && mode&AWSJSON != 0 {
 		body = []byte("{}")
 	}
 	var r jsonwire.Reader
 	r.Reset(body, jsonwire.Limits{})
+	r.Lend(mem)
 	if mode&AWSJSON != 0 {
 		return s.decodeNamed(&r, in, mode)
 	}

@@ -67,11 +67,18 @@ func Define[In, Out any](s *Service, name string, number uint8, flags Flags) OpO
 // rpc-v2-cbor. Implementations keep no state of a call; safe for concurrent use.
 type Wire interface {
 	// Decode reads body into in, a pointer to the operation's zero request, and
-	// checks it. What it stores may alias body. It returns an *Error.
-	Decode(op *Op, body []byte, in any) error
+	// checks it. What it stores may alias body, and bytes of mem where they do not
+	// stand in body as they are: a plaintext is nowhere else. It returns an *Error.
+	Decode(op *Op, body []byte, in any, mem Memory) error
 	// AppendReply appends the whole reply to request id: out if err is nil,
 	// else err. It keeps nothing of out.
 	AppendReply(dst []byte, op *Op, id RequestID, out any, err error) []byte
+}
+
+// Memory gives out n zero bytes, which whoever made it wipes once the request is
+// over. It is for one goroutine.
+type Memory interface {
+	Bytes(n int) []byte
 }
 
 // RequestID is what a caller calls a request by on its connection: greater

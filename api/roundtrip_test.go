@@ -59,7 +59,7 @@ func roundTrip(t *testing.T, s *api.Struct, v any) {
 func roundTripRPC(t *testing.T, s *api.Struct, v any) {
 	t.Helper()
 	body, got := s.AppendRPC([]byte("before"), v)[len("before"):], fresh(v)
-	if err := s.DecodeRPC(body, got); err != nil || !reflect.DeepEqual(got, v) {
+	if err := s.DecodeRPC(body, got, nil); err != nil || !reflect.DeepEqual(got, v) {
 		t.Fatalf("%s in AWS's CBOR: %v\n%x\ngot  %+v\nwant %+v", s.Name, err, body, got, v)
 	}
 	if again := s.AppendRPC(nil, got); !bytes.Equal(again, body) {

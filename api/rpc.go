@@ -13,12 +13,12 @@ import (
 // an empty map. Heads may be longer than needed and lengths unknown. Secrets and
 // blobs are byte strings, times tag 1 with an integer or a float of seconds, enums
 // their name, contexts a map in any order. Integers are never floats. Bytes of in
-// alias body, or memory of their own where they came in pieces.
-func (s *Struct) DecodeRPC(body []byte, in any) error {
+// alias body, or where they came in pieces bytes of mem, the heap's if it is nil.
+func (s *Struct) DecodeRPC(body []byte, in any, mem Memory) error {
 	if len(body) == 0 {
 		body = cbor.AppendMap(nil, 0)
 	}
-	return s.decodeNamed(cbor.NewLenient(body), in, AWSJSON)
+	return s.decodeNamed(cbor.NewLenient(body, mem), in, AWSJSON)
 }
 
 // AppendRPC appends v, a pointer to a value of s's type, as DecodeRPC reads it:

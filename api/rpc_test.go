@@ -37,7 +37,7 @@ func TestAppendRPC(t *testing.T) {
 				t.Errorf("got  %x\nwant 78%x", got, want)
 			}
 			var v everyShape
-			if err := shapes.DecodeRPC(want, &v); err != nil || !reflect.DeepEqual(&v, c.v) {
+			if err := shapes.DecodeRPC(want, &v, nil); err != nil || !reflect.DeepEqual(&v, c.v) {
 				t.Errorf("read as %+v, %v", v, err)
 			}
 		})
@@ -71,7 +71,7 @@ func TestDecodeRPC(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			var v everyShape
-			if err := shapes.DecodeRPC(unhex(t, c.hex), &v); err != nil || !reflect.DeepEqual(v, c.want) {
+			if err := shapes.DecodeRPC(unhex(t, c.hex), &v, nil); err != nil || !reflect.DeepEqual(v, c.want) {
 				t.Errorf("got %+v, %v", v, err)
 			}
 		})
@@ -94,7 +94,7 @@ func TestDecodeRPCRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var v everyShape
-			if err := shapes.DecodeRPC(unhex(t, in), &v); api.KindOf(err) != api.KindSerialization || !strings.Contains(err.Error(), "everyShape: ") {
+			if err := shapes.DecodeRPC(unhex(t, in), &v, nil); api.KindOf(err) != api.KindSerialization || !strings.Contains(err.Error(), "everyShape: ") {
 				t.Errorf("got %v, %+v", err, v)
 			}
 		})
@@ -111,7 +111,7 @@ func TestLongContext(t *testing.T) {
 		v := &everyShape{Pairs: api.NewEncryptionContext(pairs)}
 		var native, json, rpc everyShape
 		want := shapes.DecodeCBOR(shapes.AppendCBOR(nil, v), &native)
-		for wire, err := range map[string]error{"JSON": shapes.DecodeJSON(shapes.AppendJSON(nil, v), &json), "AWS's CBOR": shapes.DecodeRPC(shapes.AppendRPC(nil, v), &rpc)} {
+		for wire, err := range map[string]error{"JSON": shapes.DecodeJSON(shapes.AppendJSON(nil, v), &json), "AWS's CBOR": shapes.DecodeRPC(shapes.AppendRPC(nil, v), &rpc, nil)} {
 			if (err == nil) != (want == nil) || want != nil && err.Error() != want.Error() {
 				t.Errorf("%s: %d bytes: got %v, want %v", wire, len(v.Pairs), err, want)
 			}
@@ -134,7 +134,7 @@ func TestGoSDK(t *testing.T) {
 		GrantTokens: []string{"t"}, EncryptionAlgorithm: kmsapi.SymmetricDefault, DryRun: true,
 	}
 	var got kmsapi.EncryptRequest
-	if err := kmsapi.Encrypt.In.DecodeRPC(body, &got); err != nil || !reflect.DeepEqual(got, want) {
+	if err := kmsapi.Encrypt.In.DecodeRPC(body, &got, nil); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
 	}
 }

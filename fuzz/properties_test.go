@@ -100,7 +100,7 @@ func checkSame(t *testing.T, op *api.Op, in any) {
 	if err := op.In.DecodeJSON(op.In.AppendJSON(nil, in, api.AWSJSON), fromAWS, api.AWSJSON); err != nil || !reflect.DeepEqual(fromAWS, in) {
 		t.Errorf("AWS's JSON: %+v became %+v, %v", in, fromAWS, err)
 	}
-	if err := op.In.DecodeRPC(op.In.AppendRPC(nil, in), fromRPC); err != nil || !reflect.DeepEqual(fromRPC, in) {
+	if err := op.In.DecodeRPC(op.In.AppendRPC(nil, in), fromRPC, nil); err != nil || !reflect.DeepEqual(fromRPC, in) {
 		t.Errorf("AWS's CBOR: %+v became %+v, %v", in, fromRPC, err)
 	}
 }

@@ -71,7 +71,7 @@ func checkAlike(t *testing.T, op *api.Op, in any) {
 	got := [4]any{op.NewIn(), op.NewIn(), op.NewIn(), op.NewIn()}
 	errs := [4]error{
 		op.In.DecodeCBOR(op.In.AppendCBOR(nil, in), got[0]), op.In.DecodeJSON(op.In.AppendJSON(nil, in), got[1]),
-		op.In.DecodeJSON(op.In.AppendJSON(nil, in, api.AWSJSON), got[2], api.AWSJSON), op.In.DecodeRPC(op.In.AppendRPC(nil, in), got[3]),
+		op.In.DecodeJSON(op.In.AppendJSON(nil, in, api.AWSJSON), got[2], api.AWSJSON), op.In.DecodeRPC(op.In.AppendRPC(nil, in), got[3], nil),
 	}
 	for i := range got {
 		checkVerdict(t, fmt.Sprintf("wire %d of %+v", i, in), verdict{got[i], errs[i]}, verdict{got[0], errs[0]})
@@ -130,7 +130,7 @@ func TestSloppyRPC(t *testing.T) {
 		for range 50 {
 			in, got := fuzz.Request(rng, op), op.NewIn()
 			body := sloppy(rng, op.In.AppendRPC(nil, in))
-			if err := op.In.DecodeRPC(body, got); err != nil || !reflect.DeepEqual(got, in) {
+			if err := op.In.DecodeRPC(body, got, nil); err != nil || !reflect.DeepEqual(got, in) {
 				t.Fatalf("%s: %x: got %+v, %v, want %+v", op, body, got, err, in)
 			}
 			checkRPC(t, op, body)
@@ -145,7 +145,7 @@ func TestSloppyRPC(t *testing.T) {
 func checkRPC(t *testing.T, op *api.Op, body []byte) {
 	in, want := op.NewIn(), op.NewIn()
 	before := bytes.Clone(body)
-	err := op.In.DecodeRPC(body, in)
+	err := op.In.DecodeRPC(body, in, nil)
 	if !bytes.Equal(before, body) {
 		t.Fatalf("%x became %x", before, body)
 	}

@@ -295,7 +295,7 @@ func TestDocumentExampleIsReal(t *testing.T) {
 	frame, err := protocol.ParseRequest(request[4:])
 	var got kmsapi.EncryptRequest
 	if err == nil {
-		err = protocol.Native{}.Decode(kmsapi.Encrypt.Op, frame.Body, &got)
+		err = protocol.Native{}.Decode(kmsapi.Encrypt.Op, frame.Body, &got, nil)
 	}
 	if in.EncryptionAlgorithm = kmsapi.SymmetricDefault; err != nil || !reflect.DeepEqual(got, in) {
 		t.Errorf("request: got %+v, %v, want %+v", got, err, in)

@@ -204,7 +204,9 @@ type Native struct{}
 var _ api.Wire = Native{}
 
 // Decode reads and checks the map {member number: value} of a request.
-func (Native) Decode(op *api.Op, body []byte, in any) error { return op.In.DecodeCBOR(body, in) }
+func (Native) Decode(op *api.Op, body []byte, in any, _ api.Memory) error {
+	return op.In.DecodeCBOR(body, in)
+}
 
 // AppendReply appends a whole reply frame.
 func (Native) AppendReply(dst []byte, op *api.Op, id api.RequestID, out any, err error) []byte {

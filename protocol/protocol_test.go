@@ -80,7 +80,7 @@ func TestExchange(t *testing.T) {
 			t.Fatalf("%s: got %+v, %v", op, req, err)
 		}
 		got := op.NewIn()
-		if err := (protocol.Native{}).Decode(op, req.Body, got); err != nil || !reflect.DeepEqual(got, in) {
+		if err := (protocol.Native{}).Decode(op, req.Body, got, nil); err != nil || !reflect.DeepEqual(got, in) {
 			t.Errorf("%s: got %+v, %v\nwant %+v", op, got, err, in)
 		}
 		reply, err := protocol.ParseReply(content(t, protocol.Native{}.AppendReply(nil, op, id, out, nil)))
@@ -208,7 +208,7 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := wire.Decode(kmsapi.Encrypt.Op, req.Body, got); err != nil {
+		if err := wire.Decode(kmsapi.Encrypt.Op, req.Body, got, nil); err != nil {
 			t.Fatal(err)
 		}
 		dst = wire.AppendReply(dst[:0], kmsapi.Encrypt.Op, req.ID, out, nil)

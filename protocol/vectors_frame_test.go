@@ -165,7 +165,7 @@ func serve(b []byte) (got, scope string, req protocol.Request, rest []byte, need
 	case op == nil:
 		err = api.Errorf(api.KindUnknownOperation, "operation %d", req.Op)
 	default:
-		err = protocol.Native{}.Decode(op, req.Body, op.NewIn())
+		err = protocol.Native{}.Decode(op, req.Body, op.NewIn(), nil)
 	}
 	return outcome(err), "request", req, rest, need
 }
@@ -413,7 +413,7 @@ func checkEncoder(t *testing.T, v *vector, op *api.Op, req protocol.Request) {
 func asSent(t *testing.T, op *api.Op, body []byte) any {
 	t.Helper()
 	in := op.NewIn()
-	if err := (protocol.Native{}).Decode(op, body, in); err != nil {
+	if err := (protocol.Native{}).Decode(op, body, in, nil); err != nil {
 		t.Fatal(err)
 	}
 	spelled := op.In.AppendCBOR(nil, in)

@@ -146,7 +146,7 @@ func checkContext(t *testing.T, v *vector) {
 	body = cbor.AppendBytes(cbor.AppendUint(body, 2), []byte{0})
 	body = append(cbor.AppendUint(body, 3), context...)
 	var in kmsapi.EncryptRequest
-	err := protocol.Native{}.Decode(kmsapi.Encrypt.Op, body, &in)
+	err := protocol.Native{}.Decode(kmsapi.Encrypt.Op, body, &in, nil)
 	expectOutcome(t, v, outcome(err))
 	if v.has("pairs") {
 		expectLine(t, v, "context", api.NewEncryptionContext(pairsOf(t, v)))

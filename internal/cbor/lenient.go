@@ -26,14 +26,20 @@ const LenientDepth = 32
 // The keys of maps are text, and each occurs once. Every error is an *[Error]; the
 // first one ends the reading and is returned by all later calls. Strings alias the
 // input, which is never written to; only those that came in pieces are put
-// together in memory of their own, all of them together no longer than the input.
+// together elsewhere ([NewLenient]), all of them together no longer than the input.
 // No count or length in a head is believed beyond the length of the input. A
 // Lenient is for one goroutine; the zero value reads nothing.
 type Lenient struct {
 	b    []byte
 	i    int
 	open []level // arrays and maps that were begun and not ended
+	mem  Memory  // for strings that came in pieces, nil = the heap
 	err  error
+}
+
+// Memory gives out n zero bytes, which their owner wipes.
+type Memory interface {
+	Bytes(n int) []byte
 }
 
 // level is an array or map that is being read. In a map keys and values both
@@ -51,7 +57,8 @@ const (
 )
 
 // NewLenient returns a Lenient over b, which must not change while it is used.
-func NewLenient(b []byte) *Lenient { return &Lenient{b: b} }
+// Strings that came in pieces are put together in bytes of mem, the heap's if it is nil.
+func NewLenient(b []byte, mem Memory) *Lenient { return &Lenient{b: b, mem: mem} }
 
 // fail keeps the first fault.
 func (r *Lenient) fail(reason string) error {
@@ -270,11 +277,19 @@ func (r *Lenient) join(major byte, n uint64) ([]byte, error) {
 		return only, r.err
 	}
 	r.i = start
-	whole := make([]byte, 0, size)
+	whole := r.room(size)
 	for p, ok := r.piece(major); ok; p, ok = r.piece(major) {
 		whole = append(whole, p...)
 	}
 	return whole, nil
+}
+
+// room returns memory for size bytes.
+func (r *Lenient) room(size int) []byte {
+	if r.mem != nil {
+		return r.mem.Bytes(size)[:0]
+	}
+	return make([]byte, 0, size)
 }
 
 // piece reads a piece of a string of no known length: a string of its kind that

@@ -45,7 +45,7 @@ func TestLenientReads(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			r := cbor.NewLenient(unhex(t, c.hex))
+			r := cbor.NewLenient(unhex(t, c.hex), nil)
 			got, err := show(r)
 			if err == nil {
 				err = r.Done()
@@ -53,7 +53,7 @@ func TestLenientReads(t *testing.T) {
 			if err != nil || got != c.want {
 				t.Errorf("got %s, %v, want %s", got, err, c.want)
 			}
-			skip := cbor.NewLenient(unhex(t, c.hex))
+			skip := cbor.NewLenient(unhex(t, c.hex), nil)
 			if err := skip.Skip(); err != nil || skip.Done() != nil {
 				t.Errorf("passed over: %v, %v", err, skip.Done())
 			}
@@ -119,7 +119,7 @@ func TestLenientSkips(t *testing.T) {
 		"fb3ff199999999999a", "f97e00", "fa7f800000", "c249010000000000000000", "c0627878", "d9d9f7a0", "c1c1c1f6", "f0", "f8ff", "3bffffffffffffffff", "a16161bf616280ff",
 		strings.Repeat("81", cbor.LenientDepth) + "00", strings.Repeat("a160", cbor.LenientDepth) + "00", strings.Repeat("c1", 1000) + "00",
 	} {
-		r := cbor.NewLenient(unhex(t, in))
+		r := cbor.NewLenient(unhex(t, in), nil)
 		if err := r.Skip(); err != nil || r.Done() != nil {
 			t.Errorf("%.40s: %v, %v", in, err, r.Done())
 		}
@@ -142,7 +142,7 @@ func TestLenientRefuses(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			r := cbor.NewLenient(unhex(t, c.hex))
+			r := cbor.NewLenient(unhex(t, c.hex), nil)
 			err := r.Skip()
 			if err == nil {
 				err = r.Done()
@@ -177,18 +177,18 @@ func TestLenientWrongKind(t *testing.T) {
 	}
 	for own, in := range []string{"6161", "4161", "01", "f5", "c101", "80", "a0"} {
 		for i, read := range reads {
-			if err := read(cbor.NewLenient(unhex(t, in))); (err == nil) != (i == own) {
+			if err := read(cbor.NewLenient(unhex(t, in), nil)); (err == nil) != (i == own) {
 				t.Errorf("%s read by method %d: %v", in, i, err)
 			}
 		}
 	}
 	for _, in := range []string{"fb3ff0000000000000", "f93c00", "1b8000000000000000", "3b8000000000000000", "c101"} {
-		if n, err := cbor.NewLenient(unhex(t, in)).Int(); err == nil {
+		if n, err := cbor.NewLenient(unhex(t, in), nil).Int(); err == nil {
 			t.Errorf("%s read as the integer %d", in, n)
 		}
 	}
 	for _, in := range []string{"c0627878", "c201", "01", "fb3ff0000000000000", "c1f6", "c1f5", "c16131", "c1c101", "c1f97e00", "c1f97c00", "c1f9fc00", "c11b0020000000000001", "c1fb7e37e43c8800759c", "c1fb3ff0", "c1"} {
-		if n, err := cbor.NewLenient(unhex(t, in)).Micros(); err == nil {
+		if n, err := cbor.NewLenient(unhex(t, in), nil).Micros(); err == nil {
 			t.Errorf("%s read as the time %d", in, n)
 		}
 	}
@@ -207,7 +207,7 @@ func TestLenientPlace(t *testing.T) {
 		"behind the last":    func(r *cbor.Lenient) error { r.Name(); r.Skip(); _, err := r.Name(); return err },
 		"behind the item":    func(r *cbor.Lenient) error { r.Name(); r.Skip(); r.End(); return r.Skip() },
 	} {
-		r := cbor.NewLenient(unhex(t, "a1 6161 6162"))
+		r := cbor.NewLenient(unhex(t, "a1 6161 6162"), nil)
 		if err := r.BeginObject(); err != nil {
 			t.Fatal(err)
 		}
@@ -225,7 +225,7 @@ func TestLenientPlace(t *testing.T) {
 func TestLenientMemory(t *testing.T) {
 	t.Parallel()
 	b := unhex(t, "82 426161 5f 426161 ff")
-	r := cbor.NewLenient(b)
+	r := cbor.NewLenient(b, nil)
 	if err := r.BeginArray(); err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +235,7 @@ func TestLenientMemory(t *testing.T) {
 		t.Errorf("got %x and %x, not of the input", one, other)
 	}
 	pieces := append(append([]byte{0x5f}, bytes.Repeat([]byte{0x42, 1, 2}, 1000)...), 0xff)
-	if got, err := cbor.NewLenient(pieces).Blob(); err != nil || len(got) != 2000 || cap(got) != 2000 {
+	if got, err := cbor.NewLenient(pieces, nil).Blob(); err != nil || len(got) != 2000 || cap(got) != 2000 {
 		t.Errorf("%d bytes, capacity %d, %v", len(got), cap(got), err)
 	}
 }
@@ -248,7 +248,7 @@ func TestMicros(t *testing.T) {
 	for i := range int64(20000) {
 		for _, n := range []int64{i, limit - i, -limit + i, rng.Int64N(2*limit) - limit} {
 			b := cbor.AppendMicros(nil, n)
-			if got, err := cbor.NewLenient(b).Micros(); err != nil || got != n || len(b) != 10 {
+			if got, err := cbor.NewLenient(b, nil).Micros(); err != nil || got != n || len(b) != 10 {
 				t.Fatalf("%d is %x, read as %d, %v", n, b, got, err)
 			}
 		}
@@ -268,7 +268,7 @@ func FuzzLenient(f *testing.F) {
 		f.Add(unhex(f, in))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r := cbor.NewLenient(b)
+		r := cbor.NewLenient(b, nil)
 		err := r.Skip()
 		if err == nil {
 			err = r.Done()
@@ -286,7 +286,7 @@ func FuzzLenient(f *testing.F) {
 		} else {
 			return
 		}
-		if got, err := cbor.NewLenient(b).Micros(); math.Abs(want) <= 1<<53 && (err != nil || float64(got) != want) {
+		if got, err := cbor.NewLenient(b, nil).Micros(); math.Abs(want) <= 1<<53 && (err != nil || float64(got) != want) {
 			t.Errorf("%x is the time %d, %v, want %v", b, got, err, want)
 		}
 	})

@@ -48,13 +48,30 @@ type Reader struct {
 	// arena holds unescaped and decoded text. Its capacity is fixed at first use to twice the document, of which
 	// no document needs more; so slices of it stay where they are and one Reset wipes all of them.
 	arena []byte
+	mem   Memory // where arena comes from, nil = the heap
 	err   error
+}
+
+// Memory gives out n zero bytes, which their owner wipes.
+type Memory interface {
+	Bytes(n int) []byte
+}
+
+// Lend has the Reader take what it needs for this document, up to twice its length, from mem instead of its own
+// memory, unless mem is nil. The next Reset does not wipe it: that is its owner's.
+func (r *Reader) Lend(mem Memory) {
+	if r.mem = mem; mem != nil {
+		r.arena = nil
+	}
 }
 
 // Reset starts reading data, which must not change until the next Reset, and wipes what was handed out of the
 // Reader's own memory. Reset(nil, Limits{}) drops every reference to the last document. A document that breaks
 // Limits.Bytes or is not UTF-8 is refused by the first method called.
 func (r *Reader) Reset(data []byte, limits Limits) {
+	if r.mem != nil { // lent: by now somebody else's
+		r.mem, r.arena = nil, nil
+	}
 	clear(r.arena)
 	r.arena, r.data, r.err = r.arena[:0], data, nil
 	r.depth = limits.Depth
@@ -320,7 +337,11 @@ func (r *Reader) unquote(raw []byte, err error) ([]byte, error) {
 // reserve gives the arena its capacity: unescaping never lengthens a string and decoding base64 shortens it, so both
 // copies of all strings fit.
 func (r *Reader) reserve() {
-	if cap(r.arena) < 2*len(r.data) {
+	switch {
+	case cap(r.arena) >= 2*len(r.data):
+	case r.mem != nil:
+		r.arena = r.mem.Bytes(2 * len(r.data))[:0]
+	default:
 		r.arena = make([]byte, 0, 2*len(r.data))
 	}
 }

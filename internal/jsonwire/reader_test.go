@@ -376,3 +376,31 @@ func BenchmarkReader(b *testing.B) {
 		}
 	}
 }
+
+// lent is memory that a test gives to a Reader.
+type lent struct{ b []byte }
+
+func (l *lent) Bytes(n int) []byte { l.b = make([]byte, n); return l.b }
+
+// TestLentMemoryIsLeftAlone reads into lent memory, and then another document: that wipes what is the Reader's own
+// and not what was lent, which may be in somebody else's hands by then.
+func TestLentMemoryIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	var r jsonwire.Reader
+	mem := new(lent)
+	r.Reset([]byte(`"c2VjcmV0"`), jsonwire.Limits{})
+	r.Lend(mem)
+	first, err := r.Blob()
+	if err != nil || string(first) != "secret" || !bytes.Contains(mem.b, first) {
+		t.Fatalf("got %q, %v; lent was %q", first, err, mem.b)
+	}
+	r.Reset([]byte(`"b3RoZXJz"`), jsonwire.Limits{})
+	second, err := r.Blob()
+	if err != nil || string(second) != "others" || string(first) != "secret" || bytes.Contains(mem.b, second) {
+		t.Errorf("got %q, %v; the first is %q, lent was %q", second, err, first, mem.b)
+	}
+	r.Reset(nil, jsonwire.Limits{})
+	if string(second) == "others" {
+		t.Error("the Reader's own memory is not wiped")
+	}
+}

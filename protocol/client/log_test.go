@@ -128,7 +128,7 @@ func (v *shown) reply(t *testing.T, s signer, r protocol.Request) []byte {
 		return protocol.Native{}.AppendReply(nil, applianceapi.GetAuditCheckpoint.Op, r.ID, &applianceapi.GetAuditCheckpointResponse{Checkpoint: note}, nil)
 	}
 	var in applianceapi.GetAuditConsistencyRequest
-	check(t, protocol.Native{}.Decode(applianceapi.GetAuditConsistency.Op, r.Body, &in))
+	check(t, protocol.Native{}.Decode(applianceapi.GetAuditConsistency.Op, r.Body, &in, nil))
 	if in.OldSize > int64(len(now)) {
 		return protocol.AppendError(nil, r.ID, &api.Error{Kind: api.KindValidation, Message: "beyond"})
 	}

@@ -66,7 +66,7 @@ func TestAThousandCallersOnOneConnection(t *testing.T) {
 	p := &pipes{window: 64, serve: func(c *peer) {
 		for r, ok := c.request(); ok; r, ok = c.request() {
 			var in applianceapi.GetAuditConsistencyRequest
-			check(t, protocol.Native{}.Decode(applianceapi.GetAuditConsistency.Op, r.Body, &in))
+			check(t, protocol.Native{}.Decode(applianceapi.GetAuditConsistency.Op, r.Body, &in, nil))
 			c.Write(protocol.Native{}.AppendReply(nil, applianceapi.GetAuditConsistency.Op, r.ID,
 				&applianceapi.GetAuditConsistencyResponse{Checkpoint: fmt.Sprint(in.OldSize)}, nil))
 		}

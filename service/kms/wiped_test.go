@@ -80,3 +80,42 @@ func TestPlaintextsAreWiped(t *testing.T) {
 		t.Errorf("GenerateDataKeyWithoutPlaintext returns with the plaintext in memory, or it does not decrypt: %v", err)
 	}
 }
+
+// foreign is a wire on which no plaintext stands as it is.
+type foreign struct{ protocol.Native }
+
+func (foreign) Decode(op *api.Op, body []byte, in any, mem api.Memory) error {
+	return op.In.DecodeAWSJSON(body, in, mem)
+}
+
+// TestDecodedPlaintextsAreWiped: a plaintext that a wire had to decode is in memory that is wiped with the reply, and
+// so it is where the call has to wait and is decoded anew.
+func TestDecodedPlaintextsAreWiped(t *testing.T) {
+	t.Parallel()
+	r := racktest.Start(t)
+	arn, secret := r.CreateKey(), []byte("attack at dawn, not at dusk")
+	body := kmsapi.Encrypt.In.AppendJSON(nil, &kmsapi.EncryptRequest{KeyId: ref(arn), Plaintext: secret}, api.AWSJSON)
+	var seen api.Secret
+	waits := true
+	route := access.Handle(r.Gate(), kmsapi.Encrypt, func(c *access.Call, in *kmsapi.EncryptRequest, out *kmsapi.EncryptResponse) error {
+		if seen = in.Plaintext; !bytes.Equal(seen, secret) {
+			t.Errorf("decoded %q", []byte(seen))
+		}
+		if waits {
+			return c.Need(work.Store)
+		}
+		return r.KMS().Encrypt(c, in, out)
+	})
+	s := r.Gate().Session(t.Context(), identity.Always(rootOf(racktest.Account)), "test")
+	defer s.Close()
+	for _, waits = range []bool{true, false} {
+		if class := route.Serve(s.Call(1), foreign{}, body); (class == work.Store) != waits {
+			t.Fatalf("yields for %s", class)
+		}
+		if n := bytes.Count(seen, []byte{0}); n != len(secret) {
+			t.Errorf("waiting=%t: %d bytes of the plaintext are left", waits, len(secret)-n)
+		}
+	}
+	held := s.Flush(true)
+	held.Release()
+}
