@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 
+	keyrack "github.com/keyrack/keyrack/cmd/keyrack"
+
 	"github.com/keyrack/keyrack/internal/rack"
 	"github.com/keyrack/keyrack/internal/racktest"
 	"github.com/keyrack/keyrack/keystore"
@@ -31,10 +33,9 @@ func errorSections() []errorSection {
 	}
 }
 
-// commandLines make no sense, and need no appliance to be told so.
-func commandLines(t *testing.T) []errorRow {
-	dir := shortDir(t)
-	var cases []errorCase
+// commandLines make no sense, and need no appliance to be told so. They are not
+// for a shell: their words are what stands between spaces.
+func commandLines(t *testing.T) (rows []errorRow) {
 	for _, c := range [][2]string{
 		{"no command", ""},
 		{"an unknown command", "polish"},
@@ -62,8 +63,6 @@ func commandLines(t *testing.T) []errorRow {
 		{"call with an argument too many", "call kms Encrypt stray"},
 		{"a secret on the command line", "call kms Encrypt --plaintext aGVsbG8="},
 		{"bytes that are not base64", "call kms Decrypt --ciphertext-blob !"},
-		{"a request that is no JSON", "call kms Encrypt --json page"},
-		{"a request that is too large", "call kms Encrypt --json large"},
 		{"audit tail of no records", "audit tail -n 0"},
 		{"audit search for a time that is none", "audit search --from soon"},
 		{"audit search for a time that ends before it begins", "audit search --from today --to yesterday"},
@@ -81,7 +80,6 @@ func commandLines(t *testing.T) []errorRow {
 		{"dev without a home", "dev"},
 		{"init without a folder", "init"},
 		{"serve without a folder", "serve"},
-		{"a worker without serve", "worker --dir rack"},
 		{"an unknown kind of token", "init --dir rack --token tpm3"},
 		{"a token without its path", "init --dir rack --token soft:"},
 		{"an address without a port", "serve --dir rack --listen 127.0.0.1:"},
@@ -93,10 +91,14 @@ func commandLines(t *testing.T) []errorRow {
 		{"client init without a name", "client init"},
 		{"principal remove of two", "principal remove a b"},
 	} {
-		cases = append(cases, errorCase{c[0] + ": `keyrack " + c[1] + "`", "exec keyrack " + c[1]})
+		status, _, stderr := keyrack.Run(nil, strings.Fields(c[1])...)
+		if status == 0 {
+			t.Errorf("%s: keyrack %s succeeds", c[0], c[1])
+			continue
+		}
+		rows = append(rows, readError(t, c[0]+": `keyrack "+c[1]+"`", status, stderr, nil))
 	}
-	prepare(t, dir, nil, "echo 'no JSON' > page; head -c 200000 /dev/zero > large")
-	return provoke(t, dir, nil, map[string]string{dir: "DIR"}, cases)
+	return rows
 }
 
 // theWayThere is what is between a client and its appliance.
@@ -209,6 +211,8 @@ for i in $(seq 51); do printf 'tag%s=x ' $i; done > tags`)
 		{"untag with a value", "keyrack key untag k colour=red"},
 		{"an alias without its prefix", "keyrack alias create letters --key k"},
 		{"an alias without a key", "keyrack alias create alias/letters"},
+		{"a request that is no JSON", "keyrack call kms Encrypt --json letter"},
+		{"a request that is too large", "keyrack call kms Encrypt --json /dev/zero"},
 		{"a recipient", `keyrack call kms GenerateRandom --number-of-bytes 8 --recipient '{"AttestationDocument":"AA==","KeyEncryptionAlgorithm":"RSAES_OAEP_SHA_256"}'`},
 		{"a custom key store", "keyrack call kms GenerateRandom --number-of-bytes 8 --custom-key-store-id cks-1"},
 		{"random bytes, none", "keyrack call kms GenerateRandom"},
@@ -258,6 +262,7 @@ chmod 700 store? openkey nokey swapped gone part public`)
 		{"serve: the store is a part of one", serve("--dir store2")},
 		{"serve: others may read the store", serve("--dir store3")},
 		{"serve: the store is a later version's", serve("--dir store4")},
+		{"a worker without serve", "exec keyrack worker --dir rack"},
 		{"dev: the folder of a lasting appliance", "keyrack dev --dir rack -- true"},
 		{"dev reset: the folder of a lasting appliance", "keyrack dev reset --dir rack"},
 	})
