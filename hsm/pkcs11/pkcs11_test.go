@@ -58,6 +58,7 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	os.Setenv("GORACE", "atexit_sleep_ms=0") // many tests are processes, which would each sleep a second at their end
 	os.Setenv("SOFTHSM2_CONF", filepath.Join(dir, "softhsm2.conf"))
 	return m.Run()
 }
