@@ -31,13 +31,18 @@ func (sh *shell) remote() (*client.Client, error) {
 		}
 		return nil, hinted("KEYRACK_CERT and KEYRACK_KEY must be PEM files of one certificate and its key", "%w", err)
 	}
+	sh.keepNote(&cfg)
 	c, err := client.New(cfg)
+	if e, ok := errors.AsType[*client.LogError](err); ok { // of the note, before there is a connection
+		return nil, hinted("remove "+shellQuote(oneLine(e.File))+", which this client kept of the log: it was damaged, or is another log's", "%w", err)
+	}
 	if err != nil {
 		if _, known := knownHint(err); known {
 			return nil, err
 		}
 		return nil, hinted("correct KEYRACK_ADDR (host:port) and KEYRACK_SERVER_KEY (sha256: and 64 hex digits)", "%w", err)
 	}
+	sh.remotes = append(sh.remotes, c)
 	return c, nil
 }
 
@@ -109,6 +114,9 @@ func callFor(c *client.Client, timeout time.Duration, op *api.Op, in, out any) e
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	err := c.Call(ctx, op, in, out)
+	if forked := checkLog(c); forked != nil {
+		return forked
+	}
 	if _, answered := errors.AsType[*api.Error](err); err == nil || answered {
 		return err
 	}

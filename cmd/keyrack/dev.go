@@ -57,20 +57,28 @@ func devFlags(fs *flag.FlagSet) action {
 	}
 }
 
-// devDir returns the folder that dev keeps everything in (XDG Base Directory
+// stateDir returns the folder for what stays on this machine (XDG Base Directory
 // Specification, "Environment variables"). A relative XDG_STATE_HOME is invalid
 // there, and ignored.
+func stateDir(sh *shell) (string, error) {
+	if state := sh.getenv("XDG_STATE_HOME"); filepath.IsAbs(state) {
+		return state, nil
+	}
+	home := sh.getenv("HOME")
+	if home == "" {
+		return "", hinted("set HOME, or give --dir DIR", "environment variable HOME is not set")
+	}
+	return filepath.Join(home, ".local", "state"), nil
+}
+
+// devDir returns the folder that dev keeps everything in.
 func devDir(sh *shell, dir string) (string, error) {
 	if dir != "" {
 		return filepath.Abs(dir)
 	}
-	state := sh.getenv("XDG_STATE_HOME")
-	if !filepath.IsAbs(state) {
-		home := sh.getenv("HOME")
-		if home == "" {
-			return "", hinted("set HOME, or give --dir DIR", "environment variable HOME is not set")
-		}
-		state = filepath.Join(home, ".local", "state")
+	state, err := stateDir(sh)
+	if err != nil {
+		return "", err
 	}
 	return filepath.Join(state, "keyrack", "dev"), nil
 }

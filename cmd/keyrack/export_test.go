@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/protocol/client"
 )
 
 // Main is the command itself, for the scripts.
@@ -96,3 +97,14 @@ var MeterText = meterText
 
 // ParseTime reads a time of a search.
 var ParseTime = parseTime
+
+// NotePath returns where a client keeps what it saw of the log with a key, "" for
+// nowhere, and what is printed of it.
+func NotePath(env map[string]string, auditKey string) (path, stderr string) {
+	var b strings.Builder
+	sh := &shell{err: &b, getenv: func(name string) string { return env[name] }}
+	cfg := client.Config{AuditKey: auditKey}
+	sh.keepNote(&cfg)
+	file, _ := cfg.Checkpoints.(client.NoteFile)
+	return string(file), b.String()
+}

@@ -19,6 +19,7 @@ import (
 	"strings"
 
 	"github.com/keyrack/keyrack/internal/settings"
+	"github.com/keyrack/keyrack/protocol/client"
 )
 
 // version is what the Makefile builds in.
@@ -35,7 +36,8 @@ type shell struct {
 	in       io.Reader
 	out, err io.Writer
 	getenv   func(string) string
-	settings settings.Values // nil until a command's flags were parsed
+	settings settings.Values  // nil until a command's flags were parsed
+	remotes  []*client.Client // those that were made
 }
 
 // command is a row of the table of commands.
@@ -111,7 +113,9 @@ func run(sh *shell, args []string) int {
 	if c == nil {
 		return report(sh, unknownCommand(args))
 	}
-	return report(sh, c.run(sh, args))
+	err := c.run(sh, args)
+	sh.warnOfLogs()
+	return report(sh, err)
 }
 
 // find returns the command with the longest name that args begin with, and what

@@ -29,6 +29,7 @@ type LogError struct {
 	Err  error  // wraps ErrForked or ErrUnsigned
 	Kept string // what the log has to extend; "" if nothing was kept
 	Got  string // what the appliance showed
+	File string // where Kept is kept, if that is a [NoteFile]
 }
 
 func (e *LogError) Error() string { return e.Err.Error() }
@@ -52,11 +53,12 @@ type watch struct {
 	store Checkpoints // nil = in memory only
 
 	mu     sync.Mutex
-	kept   signed   // guarded by mu; what the log has to extend; no note before the first
-	stored string   // guarded by mu; the note that store has
-	due    []signed // guarded by mu; greetings' checkpoints, to be compared with kept
-	busy   bool     // guarded by mu; a goroutine compares
-	err    error    // guarded by mu; why the last comparison or Store did not succeed
+	kept   signed        // guarded by mu; what the log has to extend; no note before the first
+	stored string        // guarded by mu; the note that store has
+	due    []signed      // guarded by mu; greetings' checkpoints, to be compared with kept
+	busy   bool          // guarded by mu; a goroutine compares
+	err    error         // guarded by mu; why the last comparison or Store did not succeed
+	moved  chan struct{} // guarded by mu; closed when busy or err change
 }
 
 // signed is a checkpoint that the pinned key has signed.
@@ -84,7 +86,7 @@ func newWatch(cfg Config) (*watch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client: audit key: %w", err)
 	}
-	w := &watch{key: key, store: cfg.Checkpoints}
+	w := &watch{key: key, store: cfg.Checkpoints, moved: make(chan struct{})}
 	if w.store == nil {
 		return w, nil
 	}
@@ -93,6 +95,7 @@ func newWatch(cfg Config) (*watch, error) {
 		w.kept, err = w.open(string(note))
 		w.stored = w.kept.note
 	}
+	err = w.located(err)
 	if err != nil {
 		return nil, fmt.Errorf("client: the kept checkpoint: %w", err)
 	}
@@ -164,8 +167,47 @@ func (c *Client) heard(note string) error {
 	return nil
 }
 
+// located adds to a LogError where the kept note is.
+func (w *watch) located(err error) error {
+	file, isFile := w.store.(NoteFile)
+	if e, ok := errors.AsType[*LogError](err); ok && isFile {
+		e.File = string(file)
+	}
+	return err
+}
+
+// CheckLog waits until the log has been compared with what was kept, as far as the greetings so
+// far tell of it, and the newest checkpoint is stored. A program that ends after a call or two
+// calls it before it uses what they answered. The error is that of [Client.Checkpoint], or ctx's.
+func (c *Client) CheckLog(ctx context.Context) error {
+	w := c.watch
+	if w == nil {
+		return nil
+	}
+	for {
+		w.mu.Lock()
+		err, busy, moved := w.err, w.busy, w.moved
+		w.mu.Unlock()
+		if err != nil || !busy {
+			return err
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// move wakes who waits for the comparison, with mu held.
+func (w *watch) move() {
+	close(w.moved)
+	w.moved = make(chan struct{})
+}
+
 // distrust ends the client because of err and returns it.
 func (c *Client) distrust(err error) error {
+	err = c.watch.located(err)
 	c.watch.fail(err)
 	c.shut(err)
 	return err
@@ -175,6 +217,7 @@ func (w *watch) fail(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.err = err
+	w.move()
 }
 
 // next returns what is to be compared; ok is false if that is nothing, or if
@@ -184,6 +227,7 @@ func (w *watch) next(connected bool) (kept, next signed, ok bool) {
 	defer w.mu.Unlock()
 	if !connected || len(w.due) == 0 {
 		w.busy = false
+		w.move()
 		return signed{}, signed{}, false
 	}
 	return w.kept, w.due[0], true
