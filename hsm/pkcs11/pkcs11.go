@@ -64,6 +64,14 @@ var (
 	ErrReply = errors.New("pkcs11: the module answers nonsense")
 )
 
+// Errors returns all of the above, for a process that reads them from another one.
+func Errors() []error {
+	return []error{
+		ErrNotBuilt, ErrConfig, ErrModule, ErrNoToken, ErrToken, ErrInUse, ErrPINFile, ErrPIN, ErrPINTries, ErrPINLocked,
+		ErrAttributes, ErrTwice, ErrFull, ErrGone, ErrSilent, ErrReply,
+	}
+}
+
 const (
 	defaultSessions = 8
 	maxSessions     = 64
