@@ -253,3 +253,38 @@ func prepare(t *testing.T, dir string, env []string, script string) {
 		t.Fatalf("%s: %v: %s", script, err, out)
 	}
 }
+
+// inHints finds commands in a hint: of one word or two, or behind keyrack help.
+var inHints = regexp.MustCompile(`keyrack ((?:help )?[a-z][a-z-]*(?: [a-z][a-z-]*)?)`)
+
+// TestHintsNameCommands looks for the commands that hints name.
+func TestHintsNameCommands(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile(errorsPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := func(words ...string) bool {
+		status, _, _ := keyrack.Run(nil, append([]string{"help"}, words...)...)
+		return status == 0
+	}
+	checked := 0
+	for _, line := range strings.Split(string(b), "\n") {
+		cells := strings.Split(line, " | ")
+		if !strings.HasPrefix(line, "| ") {
+			continue
+		}
+		for _, m := range inHints.FindAllStringSubmatch(cells[len(cells)-1], -1) {
+			words := strings.Fields(strings.TrimPrefix(m[1], "help "))
+			if words[0] == "that" || words[0] == "itself" || m[1] == "help" { // prose
+				continue
+			}
+			if checked++; !known(words...) && !known(words[0]) {
+				t.Errorf("a hint names keyrack %s, which is not there: %s", m[1], line)
+			}
+		}
+	}
+	if checked < 50 {
+		t.Errorf("%d commands are named in hints", checked)
+	}
+}

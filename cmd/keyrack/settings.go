@@ -112,7 +112,7 @@ func (sh *shell) resolve(fs *flag.FlagSet) error {
 		return err
 	}
 	if sh.settings, err = allSettings.Resolve(given, sh.getenv, file); err != nil {
-		return misused("correct the variable, or unset it; keyrack help environment lists all", "%w", err)
+		return misused("correct the variable, or unset it; keyrack config example has what each takes", "%w", err)
 	}
 	for _, f := range flags {
 		if v := sh.settings[f.Name]; v.Source != settings.FromDefault && !f.given && !f.alone {
