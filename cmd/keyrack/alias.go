@@ -19,6 +19,7 @@ var (
 Gives a key of the caller's account a name. NAME is alias/ and any of letters,
 digits, / _ and -, at most 256 characters together; it names the key wherever a
 command takes KEY. A key may have 50 aliases.`,
+		examples: []string{"keyrack alias create alias/mail --key 1234abcd-12ab-34cd-56ef-1234567890ab"},
 		flags: func(fs *flag.FlagSet) action {
 			return pointAlias(fs, kmsapi.CreateAlias, func(name string, k api.KeyRef) *kmsapi.CreateAliasRequest {
 				return &kmsapi.CreateAliasRequest{AliasName: name, TargetKeyId: k}
@@ -31,6 +32,7 @@ command takes KEY. A key may have 50 aliases.`,
 		long: `
 Lets an alias name another key, of the same kind and usage, from the next request
 on. What was encrypted under the old key still decrypts: a ciphertext names its key.`,
+		examples: []string{"keyrack alias update alias/mail --key alias/mail-2027"},
 		flags: func(fs *flag.FlagSet) action {
 			return pointAlias(fs, kmsapi.UpdateAlias, func(name string, k api.KeyRef) *kmsapi.UpdateAliasRequest {
 				return &kmsapi.UpdateAliasRequest{AliasName: name, TargetKeyId: k}
@@ -42,7 +44,8 @@ on. What was encrypted under the old key still decrypts: a ciphertext names its 
 		name: "alias delete", args: "NAME", short: "take a name away; its key stays",
 		long: `
 Takes an alias away. Its key stays as it is, and can be reached by its id.`,
-		flags: aliasDeleteFlags,
+		examples: []string{"keyrack alias delete alias/mail"},
+		flags:    aliasDeleteFlags,
 	}
 	// aliasListCommand is kms:ListAliases, all pages of it.
 	aliasListCommand = command{
@@ -50,6 +53,10 @@ Takes an alias away. Its key stays as it is, and can be reached by its id.`,
 		long: `
 Prints every alias of the caller's account, or of one key: its name, the id of
 its key, and since when it names that key, one alias a line.`,
+		examples: []string{
+			"keyrack alias list",
+			"keyrack alias list --key alias/mail",
+		},
 		flags: aliasListFlags,
 	}
 )

@@ -31,6 +31,11 @@ That nothing was found is no error: the exit status is 0, and nothing is printed
 was given, and its creation; an alias only where it was given. --op, --outcome and
 --who may be given several times: one of them has to hold. Refusals that came faster
 than they were recorded are one record, which has a count.`,
+	examples: []string{
+		"keyrack audit search --who mail-server --outcome denied --from today",
+		"keyrack audit search --resource alias/mail --newest-first --limit 20",
+		"keyrack audit search /backup/audit --key rack.vkey --op Decrypt --from 7d",
+	},
 	flags: auditSearchFlags,
 }
 

@@ -19,6 +19,10 @@ var auditTailCommand = command{
 Prints the newest audit records, one a line: position, time, operation, outcome,
 who, from where, on what. Reading the log is itself recorded; --follow leaves those
 records out of what it prints, or it would never come to rest.`,
+	examples: []string{
+		"keyrack audit tail -n 20 --dir /var/lib/keyrack",
+		"keyrack audit tail --follow --output json",
+	},
 	flags: auditTailFlags,
 }
 

@@ -25,6 +25,10 @@ checkpoint, only checkpoints kept elsewhere can prove: keep copies of the file
 checkpoint in DIR, or of what GetAuditCheckpoint answers. A log in use can be
 verified too: its newest checkpoint may be a second old. DIR is the folder audit in
 the appliance's data folder; KEYRACK_AUDIT_DIR if not given.`,
+	examples: []string{
+		"keyrack audit verify /var/lib/keyrack/audit --key $(cat audit.vkey)",
+		"keyrack audit verify /backup/audit --key $(cat audit.vkey) --expect last-week.checkpoint",
+	},
 	flags: auditVerifyFlags,
 }
 

@@ -32,9 +32,14 @@ It creates the keys that it needs, and no command deletes them: use keyrack dev.
 An encryption makes a new message key once a minute only, so decrypt usually opens
 under one that the appliance still has. With --distinct-salts N every ciphertext is
 of a message key of its own, of up to 50000 keys, and old enough (it waits a minute,
-for every 50000 of them) for the appliance to have forgotten it. The first 16384 are decrypted before the measurement
-and fill the room for derived message keys that an account has, so that all others
-are derived at each decryption; up to 16384, none is.`,
+for every 50000 of them) for the appliance to have forgotten it. The
+first 16384 are decrypted before the measurement and fill the room for derived message
+keys that an account has, so that all others are derived at each decryption; up to
+16384, none is.`,
+	examples: []string{
+		"keyrack bench --op decrypt --conns 16 --duration 10s",
+		"keyrack bench --depth 1",
+	},
 	flags: benchFlags,
 }
 

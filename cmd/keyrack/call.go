@@ -16,6 +16,10 @@ import (
 func callCommand() command {
 	return command{
 		name: "call", args: "SERVICE OPERATION [--MEMBER VALUE]… [--json FILE]", short: "any operation of the appliance, by its name",
+		examples: []string{
+			"keyrack call kms DescribeKey --key-id alias/mail",
+			"keyrack call kms Encrypt --json request.json --output json",
+		},
 		long: callLong(), flags: callFlags, own: true,
 	}
 }

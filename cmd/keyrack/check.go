@@ -16,10 +16,11 @@ var checkCommand = command{
 	long: `
 Reads every record of the store and proves it against the state root: nothing is
 changed, missing, too much or old. No check can see that the whole store was put
-back to an older copy while the appliance was stopped. It runs in the appliance beside its work; on a
-terminal it shows how far it is. A check that runs already is waited for. The exit
-status is 1 if it found problems, which it lists.` + operatorLong,
-	flags: checkFlags,
+back to an older copy while the appliance was stopped. It runs in the
+appliance beside its work; on a terminal it shows how far it is. A check that runs
+already is waited for. The exit status is 1 if it found problems, which it lists.` + operatorLong,
+	examples: []string{"keyrack check --dir /var/lib/keyrack"},
+	flags:    checkFlags,
 }
 
 // checkFlags declares the flags and acts.

@@ -24,7 +24,8 @@ told the hash, and registers it with keyrack principal add NAME --key-hash HASH,
 prints by what this machine knows the appliance.
 
 Files that are there are never overwritten.`,
-	flags: clientInitFlags,
+	examples: []string{"keyrack client init mail-server --out /etc/mail/keyrack"},
+	flags:    clientInitFlags,
 }
 
 // clientInitFlags declares the flags and acts.

@@ -16,8 +16,18 @@ var (
 		name: "config", args: "[--FLAG VALUE]… [--output FORMAT]", short: "every setting as it is, and where it comes from",
 		long: `
 Prints every setting with its value and where that comes from: a flag, a variable of
-the environment, a line of the settings file, or the default. Given the flags that
-serve is given, it prints what serve would do.`,
+the environment, a line of the settings file, or the default; the first of these that
+says something holds. Given the flags that serve is given, it prints what serve would do.
+
+The settings file is the one that --config names, or KEYRACK_CONFIG; for init and
+serve, which are given a data folder DIR, DIR/keyrack.toml if neither is set and it is
+there. A file that is named must be there. It is TOML; a key that is not known, a value
+of another type or out of range, and what is given twice are errors, which name the
+line. Relative paths in it are of its own folder. Nobody but its owner, who is root or
+the user that runs keyrack, may be able to write it. No secret stands in it.
+
+serve reads it once: what is changed acts at its next start. keyrack config example
+prints every setting.`,
 		examples: []string{
 			"keyrack config --dir /var/lib/keyrack",
 			"keyrack config --config /etc/keyrack.toml --output json",

@@ -20,7 +20,8 @@ Makes a random key for a program that encrypts data itself, and writes it encryp
 under KEY, as encrypt would. Store that beside the data: decrypt, given the same
 context, turns it back into the data key. --out-plaintext has the data key itself,
 to be used now and then removed; without it nobody sees the key yet.`,
-		flags: dataKeyFlags,
+		examples: []string{"keyrack datakey --key alias/backup --out key.enc --out-plaintext /run/key"},
+		flags:    dataKeyFlags,
 	}
 	// randomCommand is kms:GenerateRandom.
 	randomCommand = command{
@@ -28,7 +29,8 @@ to be used now and then removed; without it nobody sees the key yet.`,
 		long: `
 Writes random bytes and nothing else, to a file or a pipe:
 keyrack random --bytes 24 | base64`,
-		flags: randomFlags,
+		examples: []string{"keyrack random --bytes 24 | base64"},
+		flags:    randomFlags,
 	}
 )
 

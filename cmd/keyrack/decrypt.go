@@ -15,6 +15,10 @@ var decryptCommand = command{
 Decrypts a ciphertext and writes the plaintext and nothing else. A ciphertext
 names its own key; with --key it must be that one. The context must be the one
 that encrypt was given.`,
+	examples: []string{
+		"keyrack decrypt --context user=ann --in letter.enc --out letter.txt",
+		"keyrack decrypt < letter.enc",
+	},
 	flags: decryptFlags,
 }
 

@@ -33,6 +33,11 @@ With -- COMMAND it runs COMMAND with that environment, forwards signals to it, a
 ends as it ends: with its exit status, 128 and the number of the signal that
 killed it, or 127 if it could not be started. With -- COMMAND or --demo, but without
 --dir, all of it is thrown away at the end.`,
+	examples: []string{
+		"keyrack dev",
+		"keyrack dev --demo",
+		"keyrack dev -- make test",
+	},
 	flags: devFlags,
 }
 

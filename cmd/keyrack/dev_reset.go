@@ -12,7 +12,8 @@ var devResetCommand = command{
 	long: `
 Removes the folder of keyrack dev with all its keys. It asks nothing. It refuses a
 folder that dev did not make, and one that is in use.`,
-	flags: devResetFlags,
+	examples: []string{"keyrack dev reset"},
+	flags:    devResetFlags,
 }
 
 // devResetFlags declares the flags and acts.

@@ -16,7 +16,8 @@ var domainRotateCommand = command{
 Makes a new root in the token and a new version of the domain key, and destroys the
 old root: from then on no copy of an old slot opens anything. It prints the new
 version then, and waits until every record is wrapped under it.` + operatorLong,
-	flags: domainRotateFlags,
+	examples: []string{"keyrack domain rotate --dir /var/lib/keyrack"},
+	flags:    domainRotateFlags,
 }
 
 // domainRotateFlags declares the flags and acts.

@@ -16,6 +16,10 @@ var encryptCommand = command{
 Encrypts 1 to 4096 bytes under a key and writes the ciphertext and nothing else:
 105 bytes more than it was given. The context is not secret and not stored; it is
 bound to the ciphertext, and decrypt must be given the same.`,
+	examples: []string{
+		"keyrack encrypt --key alias/mail --context user=ann --in letter.txt --out letter.enc",
+		"keyrack encrypt --key alias/mail < letter.txt > letter.enc",
+	},
 	flags: encryptFlags,
 }
 

@@ -17,7 +17,8 @@ var (
 		long: `
 Prints what is known of a key, whatever its state. KEY is a key id, a key ARN,
 an alias name such as alias/mail, or an alias ARN.`,
-		flags: keyDescribeFlags,
+		examples: []string{"keyrack key describe alias/mail"},
+		flags:    keyDescribeFlags,
 	}
 	// keyListCommand is kms:ListKeys, all pages of it.
 	keyListCommand = command{
@@ -25,6 +26,10 @@ an alias name such as alias/mail, or an alias ARN.`,
 		long: `
 Prints id and ARN of every key of the caller's account, one key a line, in the
 order of ids. Keys that are disabled are among them.`,
+		examples: []string{
+			"keyrack key list",
+			"keyrack key list --output json",
+		},
 		flags: keyListFlags,
 	}
 	// keyEnableCommand is kms:EnableKey.
@@ -33,6 +38,7 @@ order of ids. Keys that are disabled are among them.`,
 		long: `
 Lets a key be used again, from the next request on. KEY is a key id, an ARN or
 an alias. A key that is enabled stays so.`,
+		examples: []string{"keyrack key enable alias/mail"},
 		flags: func(fs *flag.FlagSet) action {
 			return switchKey(fs, kmsapi.EnableKey, func(k api.KeyRef) *kmsapi.EnableKeyRequest { return &kmsapi.EnableKeyRequest{KeyId: k} })
 		},
@@ -44,6 +50,7 @@ an alias. A key that is enabled stays so.`,
 Ends all use of a key from the next request on, over connections that are open
 too: nothing is encrypted or decrypted with it until it is enabled again. KEY is
 a key id, an ARN or an alias. A key that is disabled stays so.`,
+		examples: []string{"keyrack key disable alias/mail"},
 		flags: func(fs *flag.FlagSet) action {
 			return switchKey(fs, kmsapi.DisableKey, func(k api.KeyRef) *kmsapi.DisableKeyRequest { return &kmsapi.DisableKeyRequest{KeyId: k} })
 		},

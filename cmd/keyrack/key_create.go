@@ -12,6 +12,10 @@ var keyCreateCommand = command{
 	long: `
 Creates a symmetric encryption key in the caller's account, and prints the key's
 id alone, or its whole KeyMetadata as JSON.`,
+	examples: []string{
+		"keyrack key create --description backups",
+		"keyrack key create --tag team=mail --tag stage=test",
+	},
 	flags: keyCreateFlags,
 }
 

@@ -17,7 +17,8 @@ var (
 		long: `
 Describes a key by another text, or by none: --description "". KEY is a key id, an
 ARN or an alias.`,
-		flags: keyUpdateFlags,
+		examples: []string{"keyrack key update alias/mail --description archive"},
+		flags:    keyUpdateFlags,
 	}
 	// keyTagCommand is kms:TagResource.
 	keyTagCommand = command{
@@ -27,7 +28,8 @@ Gives a key tags; one that it has already gets the new value. KEY is a key id, a
 ARN or an alias. NAME has 1 to 128 characters and does not begin with aws:, VALUE
 may be empty and has at most 256. A key may have 50 tags. They are not secret and
 stand in the audit log.`,
-		flags: keyTagFlags,
+		examples: []string{"keyrack key tag alias/mail team=mail stage=test"},
+		flags:    keyTagFlags,
 	}
 	// keyUntagCommand is kms:UntagResource.
 	keyUntagCommand = command{
@@ -35,7 +37,8 @@ stand in the audit log.`,
 		long: `
 Takes tags from a key. KEY is a key id, an ARN or an alias. Tags that the key does
 not have are not missed.`,
-		flags: keyUntagFlags,
+		examples: []string{"keyrack key untag alias/mail stage"},
+		flags:    keyUntagFlags,
 	}
 	// keyTagsCommand is kms:ListResourceTags, all pages of it.
 	keyTagsCommand = command{
@@ -43,7 +46,8 @@ not have are not missed.`,
 		long: `
 Prints the tags of a key as NAME=VALUE, one a line, in the order of names. KEY is a
 key id, an ARN or an alias.`,
-		flags: keyTagsFlags,
+		examples: []string{"keyrack key tags alias/mail"},
+		flags:    keyTagsFlags,
 	}
 )
 

@@ -17,14 +17,16 @@ var lockCommand = command{
 Locks the appliance: the process that holds keys ends, and another one waits for
 keyrack unlock, reachable over the local Unix socket alone. Prints LOCKED when it
 is so.` + operatorLong,
-	flags: lockFlags,
+	examples: []string{"keyrack lock --dir /var/lib/keyrack"},
+	flags:    lockFlags,
 }
 
 // unlockCommand is keyrack:Unlock.
 var unlockCommand = command{
 	name: "unlock", args: operatorArgs, short: "open the domain key with the token, and serve",
-	long:  "Unlocks the appliance, and prints UNLOCKED when it serves." + operatorLong,
-	flags: unlockFlags,
+	long:     "Unlocks the appliance, and prints UNLOCKED when it serves." + operatorLong,
+	examples: []string{"keyrack unlock --dir /var/lib/keyrack"},
+	flags:    unlockFlags,
 }
 
 // What the operator's commands have in common.

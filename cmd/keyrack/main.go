@@ -12,7 +12,6 @@ package main
 import (
 	"errors"
 	"flag"
-	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -138,9 +137,29 @@ func unknownCommand(args []string) error {
 	case len(args) == 0:
 		return usagef("keyrack help", "no command is given")
 	case isGroup(args[0]):
-		return usagef("keyrack help "+args[0], "there is no command %q", strings.Join(args[:min(2, len(args))], " "))
+		typed := strings.Join(args[:min(2, len(args))], " ")
+		return misused(didYouMean(nearCommand(typed, args[0]+" "), "keyrack help "+args[0]), "there is no command %q", typed)
 	}
-	return usagef("keyrack help", "there is no command %q", args[0])
+	return misused(didYouMean(nearCommand(args[0], ""), "keyrack help"), "there is no command %q", args[0])
+}
+
+// nearCommand returns the command that was probably meant, of those that begin so, "" if
+// there is none. The first word of a group is one, too.
+func nearCommand(typed, first string) string {
+	var all []string
+	for _, c := range commands() {
+		if c.hidden || !strings.HasPrefix(c.name, first) {
+			continue
+		}
+		word, _, two := strings.Cut(c.name, " ")
+		if all = append(all, c.name); two && first == "" {
+			all = append(all, word)
+		}
+	}
+	if near := settings.Nearest(typed, all); near != "" {
+		return "keyrack " + near
+	}
+	return ""
 }
 
 // isGroup reports whether commands of two words begin with name.
@@ -195,32 +214,4 @@ func noWords(fs *flag.FlagSet, f func(sh *shell) error) action {
 		}
 		return f(sh)
 	}
-}
-
-// help prints the command's help: the only list of its flags.
-func (c *command) help(w io.Writer) error {
-	fs, _ := c.declare()
-	var b strings.Builder
-	fmt.Fprintf(&b, "usage: %s\n\n%s\n", strings.TrimSpace("keyrack "+c.name+" "+c.args), strings.TrimSpace(c.long))
-	writeFlags(&b, fs)
-	_, err := io.WriteString(w, b.String())
-	return err
-}
-
-// writeFlags lists flags with two dashes, or one where the name is one letter.
-// The word in back quotes of a flag's usage stands for its value.
-func writeFlags(b *strings.Builder, fs *flag.FlagSet) {
-	sep := "\n"
-	fs.VisitAll(func(f *flag.Flag) {
-		value, usage := flag.UnquoteUsage(f)
-		dashes := "--"
-		if len(f.Name) == 1 {
-			dashes = "-"
-		}
-		if f.DefValue != "" && f.DefValue != "false" {
-			usage += " (default " + f.DefValue + ")"
-		}
-		fmt.Fprintf(b, "%s  %s\n        %s\n", sep, strings.TrimSpace(dashes+f.Name+" "+value), usage)
-		sep = ""
-	})
 }

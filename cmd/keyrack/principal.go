@@ -18,7 +18,8 @@ var principalListCommand = command{
 	long: `
 Prints the clients that may call, one a line: name, account, hash of the client's
 key, since when.` + operatorLong,
-	flags: principalListFlags,
+	examples: []string{"keyrack principal list --dir /var/lib/keyrack"},
+	flags:    principalListFlags,
 }
 
 // principalListFlags declares the flags and acts.
@@ -92,7 +93,8 @@ var principalRemoveCommand = command{
 	long: `
 Removes a client. When the command returns, the next request of each of its open
 connections is refused. What it has encrypted stays its account's.` + operatorLong,
-	flags: principalRemoveFlags,
+	examples: []string{"keyrack principal remove mail-server --dir /var/lib/keyrack"},
+	flags:    principalRemoveFlags,
 }
 
 // principalRemoveFlags declares the flags and acts.

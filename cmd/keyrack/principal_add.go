@@ -26,6 +26,10 @@ a key that was made elsewhere, by the hash that keyrack client init has printed 
 Prints the environment of the client, to be pasted into a shell. Files that are
 there are never overwritten; those it made are removed if the client cannot be
 registered.` + operatorLong,
+	examples: []string{
+		"keyrack principal add mail-server --key-hash $(cat hash) --account 111122223333",
+		"keyrack principal add laptop --out clients --dir /var/lib/keyrack",
+	},
 	flags: principalAddFlags,
 }
 

@@ -15,7 +15,8 @@ var reEncryptCommand = command{
 Turns a ciphertext into one under another key or context. What is in it does not
 leave the appliance. The new context is --context alone: pairs of the old one that
 are to stay are given twice.`,
-	flags: reEncryptFlags,
+	examples: []string{"keyrack re-encrypt --key alias/archive --in letter.enc --out archived.enc"},
+	flags:    reEncryptFlags,
 }
 
 // reEncryptFlags declares the flags and acts.

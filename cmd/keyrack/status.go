@@ -17,6 +17,10 @@ var statusCommand = command{
 Prints how the appliance is, and what its operator should change. Of a locked one
 nobody knows its records. With --wait it first waits until the appliance serves, as
 after a start; one that does not by then is an error.` + operatorLong,
+	examples: []string{
+		"keyrack status --dir /var/lib/keyrack",
+		"keyrack status --wait 1m --output json",
+	},
 	flags: statusFlags,
 }
 

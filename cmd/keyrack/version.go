@@ -9,8 +9,9 @@ import (
 // versionCommand asks nobody; the appliance's own version is in its status.
 var versionCommand = command{
 	name: "version", args: "[--output FORMAT]", short: "the version of this binary",
-	long:  "Prints the version of this binary, the Go release that built it and the platform it is for.",
-	flags: versionFlags,
+	long:     "Prints the version of this binary, the Go release that built it and the platform it is for.",
+	examples: []string{"keyrack version"},
+	flags:    versionFlags,
 }
 
 // versionFlags declares the flags and acts.
