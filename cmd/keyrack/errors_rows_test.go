@@ -82,6 +82,7 @@ func commandLines(t *testing.T) (rows []errorRow) {
 		{"serve without a folder", "serve"},
 		{"an unknown kind of token", "init --dir rack --token tpm3"},
 		{"a token without its path", "init --dir rack --token soft:"},
+		{"a PIN on the command line", "init --dir rack --token tpm2:pin=1234"},
 		{"an address without a port", "serve --dir rack --listen 127.0.0.1:"},
 		{"an impossible port", "serve --dir rack --listen 127.0.0.1:99999"},
 		{"a folder and a socket", "status --dir rack --socket rack/keyrack.sock"},

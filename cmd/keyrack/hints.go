@@ -13,6 +13,7 @@ import (
 	"github.com/keyrack/keyrack/audit"
 	"github.com/keyrack/keyrack/domain"
 	"github.com/keyrack/keyrack/hsm"
+	"github.com/keyrack/keyrack/internal/pin"
 	"github.com/keyrack/keyrack/internal/rack"
 	"github.com/keyrack/keyrack/internal/securemem"
 	"github.com/keyrack/keyrack/internal/settings"
@@ -110,6 +111,17 @@ var hints = []struct {
 	{is(rack.ErrDev), "choose another folder: keyrack dev reset removes this one with all that is in it"},
 	{is(rack.ErrTokenUnsafe), "make the file that --token names an ordinary one of mode 0600, of the user that runs keyrack"},
 	{is(rack.ErrTokenDamaged), "give the file that --token named at keyrack init, or its copy from a backup"},
+	{is(pin.ErrUnreadable), "make it an ordinary file of one line, mode 0600, of the user that runs keyrack, or a systemd credential"},
+	{is(rack.ErrTPMAway), "see that the TPM is there and the user may use it (ls -l /dev/tpmrm0, group tss); --token tpm2:path=PATH names another"},
+	{is(rack.ErrTPMSilent), "look for the TPM in the kernel's log; switching the machine off and on brings back a chip that hangs"},
+	{is(rack.ErrTPMGarbage), "see that --token names a TPM that nothing else uses; if it does, something disturbs the wires to it, or somebody"},
+	{is(rack.ErrTPMFailed), "switch the machine off and on; a TPM whose self-test fails again is broken"},
+	{is(rack.ErrTPMBusy), "use the kernel's resource manager, --token tpm2:path=/dev/tpmrm0, or end the other programs that use the TPM"},
+	{is(rack.ErrTPMOwner), "give the TPM owner's authorization value: --token tpm2:owner-file=FILE"},
+	{is(rack.ErrTPMLockout), "wait until the TPM gives tries back, or clear its lockout as its owner (tpm2_dictionarylockout -c); see that the PIN is right first"},
+	{is(rack.ErrTPMPIN), "give the PIN that keyrack init was given: --token tpm2:pin-file=FILE; each start tries it once"},
+	{is(rack.ErrTPMFull), "delete counters that no appliance needs any more (tpm2_nvundefine INDEX): whose counter is deleted, that key is gone for ever"},
+	{is(rack.ErrTPMReplaced), "put the TPM back that was there; what only a TPM that was cleared could open is lost"},
 	{is(rack.ErrServerKey), "restore server.pem from a backup as an ordinary file of mode 0600, of the user that runs keyrack: clients know the appliance by its key"},
 	{is(rack.ErrNoToken), "give --token as keyrack init was given it: without that token no key can be opened"},
 	{is(domain.ErrNoSlot), "give --token as keyrack init was given it, and the newest store.db: this token ends what was before a rotation"},

@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 
+	"github.com/keyrack/keyrack/hsm"
 	"github.com/keyrack/keyrack/internal/rack"
 )
 
@@ -22,7 +23,8 @@ A folder that holds an appliance is refused. An attempt that was cut off left no
 run it again.`,
 	examples: []string{
 		"keyrack init --dir /var/lib/keyrack",
-		"keyrack init --dir /var/lib/keyrack --token soft:/media/usb/token",
+		"keyrack init --dir /var/lib/keyrack --token tpm2",
+		"keyrack init --dir /var/lib/keyrack --token 'tpm2:pin-file=/etc/keyrack/pin'",
 	},
 	settings: []string{"appliance.dir", "appliance.token"},
 	flags:    initFlags,
@@ -45,21 +47,27 @@ func initFlags(fs *flag.FlagSet) action {
 		})); err != nil {
 			return err
 		}
-		return initAdvice(sh.err, cfg.Dir)
+		return initAdvice(sh.err, cfg.Dir, made.Token)
 	})
 }
 
 // initAdvice says what an operator must know before anything is entrusted to the appliance.
-func initAdvice(w io.Writer, dir string) error {
+func initAdvice(w io.Writer, dir string, token hsm.Description) error {
+	warning := ""
+	switch {
+	case token.Kind == "soft":
+		warning = "WARNING: the soft token is a file, for DEVELOPMENT: who can read it can read every key.\n"
+	case token.Warning != "":
+		warning = "WARNING: " + token.Warning + ".\n"
+	}
 	_, err := fmt.Fprintf(w, `
 WARNING: there is NO RECOVERY SLOT. Whoever loses the token loses every key.
-WARNING: the soft token is a file, for DEVELOPMENT: who can read it can read every key.
-
+%[3]s
 Keep the audit key elsewhere: with it anybody can check the log, by
   keyrack audit verify %[2]s --key KEY
 Next:
   keyrack serve --dir %[1]s
   keyrack principal add NAME --account TWELVE-DIGITS --out FOLDER --dir %[1]s
-`, shellQuote(dir), shellQuote(filepath.Join(dir, "audit")))
+`, shellQuote(dir), shellQuote(filepath.Join(dir, "audit")), warning)
 	return err
 }

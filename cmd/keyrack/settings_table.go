@@ -21,7 +21,8 @@ import (
 var allSettings = settings.Table{
 	{Name: "appliance.dir", Kind: settings.Path, Value: "DIR", Doc: "the appliance's data folder"},
 	{Name: "appliance.token", Value: "SPEC", Default: "soft", Valid: validToken, Rebase: rebaseToken,
-		Doc: "the token that holds the root: soft is a file in the data folder, soft:PATH one elsewhere, both for development"},
+		Doc: "the token that holds the root: tpm2 is this machine's TPM, tpm2:path=PATH;pin-file=FILE another, or one with a PIN; " +
+			"soft is a file in the data folder, soft:PATH one elsewhere, both for development"},
 	{Name: "appliance.listen", Value: "HOST:PORT", Default: api.DefaultListen, Valid: checkListen,
 		Doc: "where clients reach the appliance; port 0 is any free one, kept while serve runs"},
 	{Name: "appliance.locked", Kind: settings.Bool, Default: "false", Doc: "start locked, and wait for keyrack unlock"},
@@ -93,7 +94,7 @@ func checkListen(address string) error {
 // validToken refuses what names no token.
 func validToken(spec string) error {
 	if _, _, err := rack.ParseToken(spec, "."); err != nil {
-		return errors.New("want soft, or soft:PATH")
+		return errors.New(strings.TrimPrefix(err.Error(), rack.ErrToken.Error()+": "))
 	}
 	return nil
 }
@@ -101,7 +102,7 @@ func validToken(spec string) error {
 // rebaseToken makes the path in a token's specification one of the file's folder.
 func rebaseToken(spec, dir string) string {
 	kind, path, named := strings.Cut(spec, ":")
-	if !named || filepath.IsAbs(path) {
+	if kind != "soft" || !named || filepath.IsAbs(path) {
 		return spec
 	}
 	return kind + ":" + filepath.Join(dir, path)

@@ -20,35 +20,35 @@ var (
 	ErrLockout = errors.New("tpm2: TPM locked against guessing")
 )
 
-// pin is what a Token knows of its PIN.
-type pin struct {
+// pinState is what a Token knows of its PIN.
+type pinState struct {
 	auth    []byte // 32 hex digits: an authorization value without zero bytes, of which go-tpm 0.9.8 cuts what follows
 	proved  bool   // the chip took it
 	refused bool   // the chip refused it
 }
 
 // pinOf asks for the PIN. The authorization value is a hash: a chip takes 32 bytes at most, a PIN may be longer.
-func pinOf(cfg Config) (pin, error) {
+func pinOf(cfg Config) (pinState, error) {
 	if cfg.PIN == nil {
-		return pin{}, nil
+		return pinState{}, nil
 	}
 	secret, err := cfg.PIN()
 	if err != nil {
-		return pin{}, err
+		return pinState{}, err
 	}
 	defer securemem.Wipe(secret)
 	if len(secret) == 0 {
-		return pin{}, fmt.Errorf("%w: it is empty", ErrPIN)
+		return pinState{}, fmt.Errorf("%w: it is empty", ErrPIN)
 	}
 	sum := seal.MAC(nil, secret, []byte("keyrack tpm2 pin"))
 	defer securemem.Wipe(sum)
-	return pin{auth: hex.AppendEncode(nil, sum[:16])}, nil
+	return pinState{auth: hex.AppendEncode(nil, sum[:16])}, nil
 }
 
-func (p *pin) wipe() { securemem.Wipe(p.auth) }
+func (p *pinState) wipe() { securemem.Wipe(p.auth) }
 
 // value returns the authorization value for a key that does or does not ask for the PIN.
-func (p *pin) value(asked bool) []byte {
+func (p *pinState) value(asked bool) []byte {
 	if asked {
 		return p.auth
 	}
@@ -56,7 +56,7 @@ func (p *pin) value(asked bool) []byte {
 }
 
 // check refuses to try a PIN that is not there, was refused, or would lock the chip if it is wrong.
-func (p *pin) check(l *link) error {
+func (p *pinState) check(l *link) error {
 	switch {
 	case p.auth == nil:
 		return fmt.Errorf("%w: the key asks for one and none is configured", ErrPIN)
@@ -78,7 +78,7 @@ func (p *pin) check(l *link) error {
 }
 
 // learn notes what the chip said to a PIN.
-func (p *pin) learn(err error) error {
+func (p *pinState) learn(err error) error {
 	switch {
 	case err == nil:
 		p.proved = true

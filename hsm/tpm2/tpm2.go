@@ -47,25 +47,6 @@ const DefaultPath = "/dev/tpmrm0"
 // defaultTimeout is what a command may take: seconds on slow chips, never a minute.
 const defaultTimeout = 20 * time.Second
 
-// Config says which TPM to open and how.
-type Config struct {
-	// Path is a device node, the path of a Unix socket, or tcp:HOST:PORT, where commands and replies follow each other as swtpm's
-	// --server has them; empty is DefaultPath. Of a socket, and of a device other than a resource manager's, Token must be the only user:
-	// what others left loaded there it takes out.
-	Path string
-
-	// PIN returns the PIN that keys ask for, 1 byte at least; nil makes keys without. It is asked once, by Open, which wipes what
-	// it returns. Keys of the one sort and of the other can live in one chip.
-	PIN func() ([]byte, error)
-
-	// Owner returns the authorization value of the owner hierarchy, without zero bytes, at most 32; nil is the empty one. It is asked once, by
-	// Open, and is needed to make the SRK, by Generate and by Destroy.
-	Owner func() ([]byte, error)
-
-	// Timeout is what one command may take; 0 is 20 s. Tests set it.
-	Timeout time.Duration
-}
-
 // Token is an open TPM. It is safe for concurrent use; the chip does one thing at a time.
 type Token struct {
 	cfg         Config
@@ -77,7 +58,7 @@ type Token struct {
 	link   *link // nil: the next operation connects
 	closed bool
 	owner  []byte
-	pin    pin
+	pin    pinState
 }
 
 var _ hsm.Provider = (*Token)(nil)

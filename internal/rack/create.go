@@ -21,6 +21,8 @@ type Identity struct {
 	ID        string // UUID
 	ServerKey string // sha256: and 64 hex digits
 	AuditKey  string // verifier key of the audit log's checkpoints (C2SP signed-note)
+
+	Token hsm.Description `json:"-"`
 }
 
 // Create makes an appliance: a root and the log's keys in the token, a domain
@@ -81,7 +83,7 @@ func (c *Config) fill(ctx context.Context, below keystore.Store) (Identity, erro
 	if err != nil {
 		return Identity{}, fmt.Errorf("make the server's key: %w", err)
 	}
-	return Identity{id.String(), identity.HashOf(cert.Leaf.RawSubjectPublicKeyInfo).String(), auditKey}, nil
+	return Identity{id.String(), identity.HashOf(cert.Leaf.RawSubjectPublicKeyInfo).String(), auditKey, token.Describe()}, nil
 }
 
 // newID draws a UUID of version 4 (RFC 9562 §5.4).

@@ -10,25 +10,47 @@ import (
 
 	"github.com/keyrack/keyrack/hsm"
 	"github.com/keyrack/keyrack/hsm/soft"
+	"github.com/keyrack/keyrack/hsm/tpm2"
 )
 
 // ErrToken says that a token's specification makes no sense.
-var ErrToken = errors.New("rack: unknown kind of token")
+var ErrToken = errors.New("rack: --token is not understood")
 
 // ParseToken returns how to make and how to open the token that a specification
 // names: "soft" is a file in the data folder dir, "soft:PATH" one elsewhere, where a copy
-// of the folder does not take it along. create takes a token that is there already, because
-// an attempt to make an appliance may have been cut off.
+// of the folder does not take it along; "tpm2" is the machine's TPM, "tpm2:NAME=VALUE;…" one
+// that [tpm2.ParseConfig] describes. create takes a token that is there already, because
+// an attempt to make an appliance may have been cut off. It reads no secret.
 func ParseToken(spec, dir string) (create, open hsm.Opener, err error) {
-	kind, path, named := strings.Cut(spec, ":")
+	kind, rest, named := strings.Cut(spec, ":")
 	switch {
-	case kind != "soft":
-		return nil, nil, fmt.Errorf("%w: %q; use soft or soft:PATH", ErrToken, spec)
-	case !named:
-		path = filepath.Join(dir, tokenName)
-	case path == "":
-		return nil, nil, fmt.Errorf("%w: %q names no file", ErrToken, spec)
+	case named && rest == "":
+		return nil, nil, fmt.Errorf("%w: %q ends with a colon", ErrToken, spec)
+	case kind == "soft":
+		if !named {
+			rest = filepath.Join(dir, tokenName)
+		}
+		create, open = softToken(rest)
+		return create, open, nil
+	case kind == "tpm2":
+		cfg, err := tpm2.ParseConfig(rest)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%w: %w", ErrToken, err)
+		}
+		open = func(ctx context.Context) (hsm.Provider, error) {
+			t, err := tpm2.Open(ctx, cfg)
+			if err != nil {
+				return nil, err // and no Provider that holds a nil Token
+			}
+			return t, nil
+		}
+		return open, open, nil
 	}
+	return nil, nil, fmt.Errorf("%w: %q is none of soft, soft:PATH, tpm2 and tpm2:NAME=VALUE;…", ErrToken, spec)
+}
+
+// softToken returns how to make and how to open the token in the file at path.
+func softToken(path string) (create, open hsm.Opener) {
 	open = func(context.Context) (hsm.Provider, error) { return soft.Open(path) }
 	create = func(ctx context.Context) (hsm.Provider, error) {
 		t, err := soft.Create(path)
@@ -37,5 +59,5 @@ func ParseToken(spec, dir string) (create, open hsm.Opener, err error) {
 		}
 		return t, err
 	}
-	return create, open, nil
+	return create, open
 }
