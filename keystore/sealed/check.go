@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/keyrack/keyrack/keystore"
 )
@@ -11,8 +12,9 @@ import (
 const (
 	// maxProblems bounds the problems that a Report describes.
 	maxProblems = 100
-	// progressRows is how many rows are checked between two calls of progress.
-	progressRows = 256
+	// checkedRows is how many rows are checked in one snapshot. The store below keeps what a snapshot
+	// shows, and may let an Update wait for its end, so none is held for long.
+	checkedRows = 256
 )
 
 // Report is what a Check has found.
@@ -58,20 +60,30 @@ func (r *Report) tolerate(row keystore.Name, err error) error {
 
 // checker is a Check that runs. Its memory is bounded by the number of buckets, not of rows.
 type checker struct {
-	*reader
+	store    *Store
 	report   Report
 	progress func(done, total int)
 	done     int
 	total    int
 
-	listed map[uint16]int // records that an intact bucket row lists and that were not met yet
+	buckets map[uint16]*checkedBucket
+	lost    bool // the state root is broken: what is below is compared with the last one acknowledged
 }
 
-// Check reads everything in one snapshot and proves that it is complete: each bucket row agrees with
-// the state root and opens, each record is listed and opens, and each record that is listed is there.
-// What is broken is in the report; an error says that the Check has not come to its end: those of
-// ctx, of the store below, and of securemem. progress is called now and then with the number of rows
-// that were read and about how many there are; it may be nil.
+// checkedBucket is a bucket whose row was proved and opened.
+type checkedBucket struct {
+	leaf *node // of that row
+	met  int   // records that were met and listed; what it lists, as long as it is the bucket's row
+}
+
+// Check reads everything and proves that it is complete: each bucket row agrees with the state root
+// and opens, each record is listed and opens, and each record that is listed is there. It reads in
+// many snapshots, each a short one, and proves each row against the state of the snapshot it is in;
+// that none is missing holds for the last of them, whose generation is in the report. What this
+// process writes meanwhile is no problem. What is broken is in the report; an error says that the
+// Check has not come to its end: those of ctx, of the store below, and of securemem. progress is
+// called between snapshots with the number of rows that were read and about how many there are; it
+// may be nil.
 func (s *Store) Check(ctx context.Context, progress func(done, total int)) (Report, error) {
 	if progress == nil {
 		progress = func(int, int) {}
@@ -80,53 +92,182 @@ func (s *Store) Check(ctx context.Context, progress func(done, total int)) (Repo
 		return Report{}, err
 	}
 	defer s.running.leave()
-	var report Report
-	check := func(r *reader) error {
-		c := &checker{reader: r, report: report, progress: progress, listed: make(map[uint16]int)}
-		err := c.run()
-		report = c.report
-		return err
+	c := &checker{store: s, progress: progress, buckets: make(map[uint16]*checkedBucket)}
+	for _, part := range []func(context.Context) error{c.checkBuckets, c.checkRows, c.checkMissing} {
+		if err := part(ctx); err != nil {
+			return c.report, err
+		}
 	}
-	err := s.view(ctx, check)
-	if err == nil || report.tolerate(s.anchor, err) != nil {
-		return report, err
+	c.progress(c.done, c.done)
+	return c.report, nil
+}
+
+// snapshot runs f over one snapshot. f tolerates what is damaged.
+func (c *checker) snapshot(ctx context.Context, f func(*reader) error) error {
+	if !c.lost {
+		err := c.store.view(ctx, f)
+		if err == nil {
+			return nil
+		}
+		if err := c.report.tolerate(c.store.anchor, err); err != nil {
+			return err
+		}
+		c.lost = true
 	}
-	// The state root itself is broken: what is below is compared with the last one acknowledged.
-	return report, s.below.View(ctx, func(r keystore.Reader) error {
-		o := newOpener(s, r.Get, s.ledger.latest())
+	return c.store.below.View(ctx, func(r keystore.Reader) error {
+		o := newOpener(c.store, r.Get, c.store.ledger.latest())
 		defer o.close()
-		return check(&reader{o, r})
+		return f(&reader{o, r})
 	})
 }
 
-// run checks everything once: the name key, the buckets, the rows, and that none is missing.
-func (c *checker) run() error {
-	tree := c.at.tree
-	c.report.Generation = c.at.anchor.generation()
-	c.total = tree.buckets() + tree.records()
-	if err := c.report.tolerate(nameKeyName(), c.checkNameKey()); err != nil {
-		return err
-	}
-	for _, step := range []func() error{c.checkBuckets, c.checkRows, c.checkMissing} {
-		if err := step(); err != nil {
+// snapshots runs f in one snapshot after the other until it says that it is done.
+func (c *checker) snapshots(ctx context.Context, f func(*reader) (done bool, err error)) error {
+	for done := false; !done; {
+		err := c.snapshot(ctx, func(r *reader) (err error) {
+			done, err = f(r)
+			return err
+		})
+		if err != nil {
 			return err
 		}
+		c.progress(c.done, max(c.done, c.total))
 	}
-	c.progress(c.done, c.total)
 	return nil
 }
 
-// step counts a row.
-func (c *checker) step() {
-	if c.done++; c.done%progressRows == 0 {
-		c.progress(c.done, max(c.done, c.total))
+// checkBuckets proves and opens the name key and every bucket that should have a row.
+func (c *checker) checkBuckets(ctx context.Context) error {
+	err := c.snapshot(ctx, func(r *reader) error {
+		c.total = r.at.tree.buckets() + r.at.tree.records()
+		return c.report.tolerate(nameKeyName(), r.checkNameKey())
+	})
+	if err != nil {
+		return err
 	}
+	next := 0
+	return c.snapshots(ctx, func(r *reader) (done bool, err error) {
+		left := checkedRows
+		for number, leaf := range r.at.tree.leaves(uint16(next), anySlot) {
+			if left == 0 {
+				return false, nil
+			}
+			left--
+			if err := c.checkBucket(r, number, leaf); err != nil {
+				return false, err
+			}
+			if next = int(number) + 1; next > math.MaxUint16 {
+				break
+			}
+		}
+		return true, nil
+	})
 }
 
-// checkBuckets proves and opens every bucket that should have a row, and names rows of buckets that
-// should have none.
-func (c *checker) checkBuckets() error {
-	for e, err := range c.below.Scan(keystore.Range(keystore.SpaceBucket)) {
+func (c *checker) checkBucket(r *reader, number uint16, leaf *node) error {
+	_, err := r.bucket(number)
+	if err == nil {
+		c.buckets[number] = &checkedBucket{leaf: leaf}
+		c.report.Buckets++
+	} else if err := c.report.tolerate(bucketName(number), err); err != nil {
+		return err
+	} else {
+		c.buckets[number] = nil // what it lists is not known
+	}
+	c.done++
+	return nil
+}
+
+// checkRows proves and opens every record. Names come in their order, buckets so at random: most
+// records cost the opening of their bucket, too.
+func (c *checker) checkRows(ctx context.Context) error {
+	next, end := keystore.SealedRange()
+	var last keystore.Name
+	return c.snapshots(ctx, func(r *reader) (done bool, err error) {
+		left := checkedRows
+		for e, err := range r.below.Scan(next, end) {
+			switch {
+			case err != nil:
+				return false, err
+			case e.Name == last:
+				continue
+			case left == 0:
+				return false, nil
+			}
+			left--
+			if err := c.checkRow(r, e); err != nil {
+				return false, err
+			}
+			next, last = e.Name, e.Name
+		}
+		return true, nil
+	})
+}
+
+func (c *checker) checkRow(r *reader, e keystore.Entry) error {
+	value, err := r.open(e.Name, e.Value)
+	if err == nil {
+		value.Free()
+		c.report.Rows++
+	} else if err := c.report.tolerate(e.Name, err); err != nil {
+		return err
+	}
+	c.done++
+	at := c.store.locate(e.Name)
+	if b := c.buckets[at.bucket]; b != nil { // of one that has changed since, the count does not matter any more
+		return c.met(r, at, &b.met)
+	}
+	return nil
+}
+
+// met counts a row that its bucket lists, also one whose record is not the listed one: that is a
+// problem of its own, and the row is not missing. A bucket that was broken meanwhile is named once.
+func (c *checker) met(r *reader, at spot, n *int) error {
+	b, err := r.bucket(at.bucket)
+	if err != nil {
+		c.buckets[at.bucket] = nil
+		return c.report.tolerate(bucketName(at.bucket), err)
+	}
+	if _, listed := b.mark(at.hash); listed {
+		*n++
+	}
+	return nil
+}
+
+// checkMissing names the buckets that list records which are not there, and the rows of buckets
+// that should have none. The names of missing records are not known: the index has only their
+// hashes. Buckets that were changed since their row was checked have their records counted anew, by
+// name alone.
+func (c *checker) checkMissing(ctx context.Context) error {
+	return c.snapshot(ctx, func(r *reader) error {
+		c.report.Generation = r.at.anchor.generation()
+		if err := c.checkStrays(r); err != nil {
+			return err
+		}
+		counted, err := c.recount(r)
+		if err != nil {
+			return err
+		}
+		for number, leaf := range r.at.tree.leaves(0, anySlot) {
+			b, known := c.buckets[number]
+			met, changed := counted[number]
+			switch {
+			case known && b == nil: // what it lists is not known
+				continue
+			case !changed:
+				met = &b.met
+			}
+			if left := leaf.rows - *met; left > 0 {
+				c.report.add(bucketName(number), fmt.Sprintf("lists %d records that were removed", left))
+			}
+		}
+		return nil
+	})
+}
+
+// checkStrays names rows of buckets that should have none.
+func (c *checker) checkStrays(r *reader) error {
+	for e, err := range r.below.Scan(keystore.Range(keystore.SpaceBucket)) {
 		if err != nil {
 			return err
 		}
@@ -134,64 +275,40 @@ func (c *checker) checkBuckets() error {
 		switch {
 		case !ok:
 			c.report.add(e.Name, "is not the name of a bucket")
-		case c.at.tree.leaf(number) == nil:
+		case r.at.tree.leaf(number) == nil:
 			c.report.add(e.Name, "was brought back, or written by someone else")
 		}
 	}
-	for number := range c.at.tree.leaves(0, anySlot) {
-		b, err := c.bucket(number)
-		if err == nil {
-			c.listed[number] = b.rows()
-			c.report.Buckets++
-		} else if err := c.report.tolerate(bucketName(number), err); err != nil {
-			return err
-		}
-		c.step()
-	}
 	return nil
 }
 
-// checkRows proves and opens every record. Names come in their order, buckets so at random: most
-// records cost the opening of their bucket, too.
-func (c *checker) checkRows() error {
+// recount counts the listed records of those buckets that are not as they were when they were
+// checked, and proves their rows.
+func (c *checker) recount(r *reader) (map[uint16]*int, error) {
+	counted := make(map[uint16]*int)
+	for number, leaf := range r.at.tree.leaves(0, anySlot) {
+		if b, known := c.buckets[number]; known && (b == nil || b.leaf == leaf) {
+			continue
+		}
+		counted[number] = new(int)
+	}
+	if len(counted) == 0 {
+		return counted, nil
+	}
 	lo, hi := keystore.SealedRange()
-	for e, err := range c.below.Scan(lo, hi) {
+	for e, err := range r.below.Scan(lo, hi) {
 		if err != nil {
-			return err
+			return nil, err
 		}
-		value, err := c.open(e.Name, e.Value)
-		if err == nil {
-			value.Free()
-			c.report.Rows++
-		} else if err := c.report.tolerate(e.Name, err); err != nil {
-			return err
+		at := c.store.locate(e.Name)
+		if b, known := c.buckets[at.bucket]; known && b == nil {
+			continue
 		}
-		c.met(e.Name)
-		c.step()
-	}
-	return nil
-}
-
-// met takes a row off the list of its bucket, also one whose record is not the listed one: that is
-// a problem of its own, and the row is not missing.
-func (c *checker) met(n keystore.Name) {
-	at := c.store.locate(n)
-	b, err := c.bucket(at.bucket)
-	if err != nil {
-		return
-	}
-	if _, listed := b.mark(at.hash); listed {
-		c.listed[at.bucket]--
-	}
-}
-
-// checkMissing names the buckets that list records which are not there. The names of those are not
-// known: the index has only their hashes.
-func (c *checker) checkMissing() error {
-	for number := range c.at.tree.leaves(0, anySlot) {
-		if left := c.listed[number]; left > 0 {
-			c.report.add(bucketName(number), fmt.Sprintf("lists %d records that were removed", left))
+		if n := counted[at.bucket]; n != nil {
+			if err := c.met(r, at, n); err != nil {
+				return nil, err
+			}
 		}
 	}
-	return nil
+	return counted, nil
 }
