@@ -90,6 +90,8 @@ An appliance's data folder, which --dir names and no other user may write to:
 A client's files, wherever it keeps them:
   NAME.key        its private key, which never leaves the machine it was made on
   NAME.pem        its certificate
+  NAME.log-…      the newest checkpoint that it saw of an appliance's audit log; with no place
+                  there, in ~/.local/state/keyrack/log
   keyrack.toml    its settings, if --config or ` + envConfig + ` names one
 
 keyrack dev keeps an appliance in ~/.local/state/keyrack/dev; keyrack dev reset
@@ -101,6 +103,7 @@ const exitTopic = `
   0    it is done
   1    it went wrong: the error is on standard error, and a line hint: says what to do
   2    the command line makes no sense, or a variable of the environment: nothing was done
+  130  Ctrl-C cut a search, a verification or a measurement short
 
 keyrack dev -- COMMAND ends as COMMAND does: with its status, 128 and the number of the
 signal that killed it, or 127 if it could not be started. What a command was asked for
