@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/keyrack/keyrack/api"
@@ -106,11 +107,12 @@ func checkSame(t *testing.T, op *api.Op, in any) {
 }
 
 // checkJSON checks that a request in JSON is the same on every wire, and that
-// AWS's dialect accepts it too, with times as numbers.
+// AWS's dialect, whose times are numbers, accepts it too where it has no times.
 func checkJSON(t *testing.T, op *api.Op, body []byte) {
 	in, lenient := op.NewIn(), op.NewIn()
 	err, again := op.In.DecodeJSON(body, in), op.In.DecodeJSON(body, lenient, api.AWSJSON)
-	if err == nil && (again != nil || !reflect.DeepEqual(in, lenient)) {
+	timed := slices.ContainsFunc(op.In.Fields, func(f api.Field) bool { return f.Shape == api.ShapeTime })
+	if err == nil && !timed && (again != nil || !reflect.DeepEqual(in, lenient)) {
 		t.Errorf("AWS's dialect: %+v, %v, want %+v", lenient, again, in)
 	}
 	if again == nil {

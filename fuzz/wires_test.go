@@ -163,7 +163,7 @@ func checkRPC(t *testing.T, op *api.Op, body []byte) {
 }
 
 // reference is the library, as lenient as rpc-v2-cbor but for repeated keys.
-var reference, _ = cbor.DecOptions{DupMapKey: cbor.DupMapKeyEnforcedAPF, MaxNestedLevels: 256}.DecMode()
+var reference, _ = cbor.DecOptions{DupMapKey: cbor.DupMapKeyEnforcedAPF, MaxNestedLevels: 65535}.DecMode()
 
 // CBOR's major types, as they stand in the high bits of a head.
 const (
