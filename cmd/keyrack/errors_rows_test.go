@@ -330,6 +330,7 @@ func operators(t *testing.T) []errorRow {
 		{"domain rotate: locked", "keyrack domain rotate --dir taken"},
 		{"principal list: locked", "keyrack principal list --dir taken"},
 		{"unlock: the address is taken", "keyrack unlock --dir taken"},
+		{"the note of the audit log was damaged", ". ./ann.env; keyrack key list && for f in clients/ann.log-*; do echo x > $f; done && ! keyrack key list 2> note && cat note >&2 && rm clients/ann.log-* && exit 1"},
 		{"a key: the appliance is locked", "keyrack lock --dir rack; . ./ann.env; keyrack key list"},
 	})...)
 }
