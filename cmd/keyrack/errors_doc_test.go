@@ -201,6 +201,7 @@ var differing = []struct {
 	{regexp.MustCompile(`records [0-9]+ to [0-9]+`), "records N to N"},
 	{regexp.MustCompile(`(process|segment|batch|record|records|covers) [0-9]+`), "$1 N"},
 	{regexp.MustCompile(`\.keyrack-[0-9]+`), ".keyrack-N"},
+	{regexp.MustCompile(`log-[0-9a-f]{8}`), "log-…"},
 	{regexp.MustCompile(`sock has [0-9]+ bytes`), "sock has N bytes"},
 	{regexp.MustCompile(`slot/0x[0-9a-f]+`), "slot/…"},
 	{regexp.MustCompile(`[0-9]+ (whole records|records)`), "N $1"},
