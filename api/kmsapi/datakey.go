@@ -53,7 +53,8 @@ type GenerateDataKeyWithoutPlaintextResponse struct {
 	KeyMaterialId  string   `n:"3"`
 }
 
-// oneLength refuses two lengths of a data key, and none, in AWS's words.
+// oneLength refuses two lengths of a data key, and none, in AWS's words as clients and
+// emulators of it quote them: no page of AWS has them.
 func oneLength(n int64, spec DataKeySpec) error {
 	if (n != 0) != (spec != 0) {
 		return nil
@@ -69,8 +70,8 @@ type GenerateRandomRequest struct {
 	Recipient        RecipientInfo `n:"3"`
 }
 
-// Check refuses a request without a length in AWS's words, which are not those
-// for a member that is always required.
+// Check refuses a request without a length in AWS's words, as recorded from it by
+// others, which are not those for a member that is always required.
 func (r *GenerateRandomRequest) Check() error {
 	if r.NumberOfBytes == 0 {
 		return api.Errorf(api.KindValidation, "NumberOfBytes is required.")

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/keyrack/keyrack/api"
@@ -35,7 +36,8 @@ Calls an operation with AWS's names, and prints the members of the answer, one a
 line, or as JSON. keyrack help call SERVICE OPERATION lists the members of a
 request. A list takes its flag several times, an encryption context K=V, a
 structure JSON. Bytes are base64, or @FILE, fileb://FILE or @- for standard
-input; secret bytes only the latter. Times are RFC 3339.
+input; secret bytes only the latter. Times are RFC 3339. An answer with secret bytes
+goes to a file or a pipe, not to a terminal.
 
 Operations:
 `)
@@ -174,6 +176,13 @@ func secret(f *api.Field) bool {
 	return f.Shape == api.ShapeSecret || f.Shape == api.ShapeList && f.Elem.Shape == api.ShapeSecret
 }
 
+// hasSecret reports whether an answer may hold what must not be seen.
+func hasSecret(s *api.Struct) bool {
+	return slices.ContainsFunc(s.Fields, func(f api.Field) bool {
+		return secret(&f) || f.Shape == api.ShapeStruct && hasSecret(f.Struct)
+	})
+}
+
 // readAll reads a whole file that must fit a request.
 func (sh *shell) readAll(path string) ([]byte, error) {
 	b, err := sh.readInput(path, api.MaxRequestFrame)
@@ -184,8 +193,12 @@ func (sh *shell) readAll(path string) ([]byte, error) {
 }
 
 // send calls the operation and prints the answer: all of it, a plaintext too, as it
-// is what was asked for.
+// is what was asked for, but not to a terminal. Whether there will be one is known
+// before the call.
 func (r *request) send() error {
+	if hasSecret(r.op.Out) && isTerminal(r.sh.out) {
+		return misused("give it a file or a pipe", "the answer has secret bytes, and standard output is a terminal")
+	}
 	c, err := r.sh.dial(r.op.Service)
 	if err != nil {
 		return err

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/api/kmsapi"
@@ -12,7 +15,8 @@ import (
 var decryptCommand = command{
 	name: "decrypt", args: "[--key KEY] [--context K=V]… [--in FILE] [--out FILE]", short: "decrypt what encrypt wrote",
 	long: `
-Decrypts a ciphertext and writes the plaintext and nothing else. A ciphertext
+Decrypts a ciphertext and writes the plaintext and nothing else; what is not text, such
+as a key, not to a terminal. A ciphertext
 names its own key; with --key it must be that one. The context must be the one
 that encrypt was given.`,
 	examples: []string{
@@ -70,5 +74,17 @@ func (sh *shell) decrypt(in *kmsapi.DecryptRequest, to string, format *format) e
 		return err
 	}
 	defer clear(out.Plaintext)
+	if to == "-" && isTerminal(sh.out) && !isText(out.Plaintext) {
+		return misused("give --out FILE, or a pipe, as in: keyrack decrypt | base64", "the plaintext is not text, and standard output is a terminal")
+	}
 	return sh.writeResult(to, format, kmsapi.Decrypt.Op, out, out.Plaintext)
+}
+
+// isText reports whether a terminal shows b as it is: UTF-8 without control characters
+// but line ends and tabs.
+func isText(b []byte) bool {
+	if !utf8.Valid(b) {
+		return false
+	}
+	return !bytes.ContainsFunc(b, func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\r' && r != '\t' })
 }

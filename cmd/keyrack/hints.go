@@ -37,7 +37,7 @@ var kindHints = map[api.Kind]string{
 	api.KindInvalidState:            "use a key whose state is Enabled: keyrack key describe KEY prints it",
 	api.KindInvalidKeyUsage:         "use a key whose KeyUsage and KeySpec offer this operation and algorithm",
 	api.KindInvalidCiphertext:       "give the file exactly as encrypt wrote it, and every --context that encrypt was given (--from-context of re-encrypt)",
-	api.KindIncorrectKey:            "leave --key out: a ciphertext names its own key",
+	api.KindIncorrectKey:            "leave --key out, or --from-key of re-encrypt: a ciphertext names its own key",
 	api.KindInvalidArn:              "an ARN looks like arn:aws:kms:rack-1:111122223333:key/KEY-ID",
 	api.KindInvalidGrantToken:       "leave the grant tokens out",
 	api.KindDryRun:                  "leave the dry run out to do it",

@@ -11,15 +11,19 @@ import (
 	"time"
 )
 
-// isTerminal reports whether w is where a person may look on. /dev/null passes,
-// and shows nobody anything.
+// isTerminal reports whether w is where a person may look on: a character device
+// that is none of the memory's, such as /dev/null (major number 1, null(4)).
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
 		return false
 	}
 	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return !ok || stat.Rdev>>8&0xfff != 1 // makedev(3): the major number's lower bits
 }
 
 // progress shows how far something is, on one line of a terminal that the next

@@ -10,11 +10,12 @@ import (
 
 // reEncryptCommand is kms:ReEncrypt on files.
 var reEncryptCommand = command{
-	name: "re-encrypt", args: "--key KEY [--context K=V]… [--from-context K=V]… [--in FILE] [--out FILE]", short: "encrypt anew under another key or context",
+	name: "re-encrypt", args: "--key KEY [--context K=V]… [--from-key KEY] [--from-context K=V]… [--in FILE] [--out FILE]", short: "encrypt anew under another key or context",
 	long: `
 Turns a ciphertext into one under another key or context. What is in it does not
 leave the appliance. The new context is --context alone: pairs of the old one that
-are to stay are given twice.`,
+are to stay are given twice. A ciphertext names its own key; with --from-key it must be
+that one.`,
 	examples: []string{"keyrack re-encrypt --key alias/archive --in letter.enc --out archived.enc"},
 	flags:    reEncryptFlags,
 }
@@ -23,6 +24,7 @@ are to stay are given twice.`,
 func reEncryptFlags(fs *flag.FlagSet) action {
 	key := fs.String("key", "", "encrypt under `KEY`: a key id, an ARN or an alias such as alias/mail")
 	bound := contextFlag(fs, "context", "bind to `K=V`, a pair of the new encryption context; may be given several times")
+	from := fs.String("from-key", "", "refuse a ciphertext of another key than `KEY`: a key id, an ARN or an alias")
 	was := contextFlag(fs, "from-context", "the ciphertext is bound to `K=V`, a pair that encrypt was given; may be given several times")
 	in := inFlag(fs, "the ciphertext")
 	out := outFlag(fs, "the new ciphertext")
@@ -39,7 +41,7 @@ func reEncryptFlags(fs *flag.FlagSet) action {
 			return err
 		}
 		return sh.reEncrypt(&kmsapi.ReEncryptRequest{
-			CiphertextBlob: blob, SourceEncryptionContext: was.encode(), SourceEncryptionAlgorithm: kmsapi.SymmetricDefault,
+			CiphertextBlob: blob, SourceKeyId: api.ParseKeyRef([]byte(*from)), SourceEncryptionContext: was.encode(), SourceEncryptionAlgorithm: kmsapi.SymmetricDefault,
 			DestinationKeyId: api.ParseKeyRef([]byte(*key)), DestinationEncryptionContext: bound.encode(), DestinationEncryptionAlgorithm: kmsapi.SymmetricDefault,
 		}, *out, format)
 	})

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/keyrack/keyrack/api/kmsapi"
 	"github.com/keyrack/keyrack/internal/racktest"
 )
 
@@ -29,12 +30,15 @@ type terminal struct {
 }
 
 // onTerminal starts keyrack with a terminal as its standard error, and its
-// controlling one. Its standard output is out.
+// controlling one. Its standard output is out, or the terminal, too, if that is nil.
 func onTerminal(t *testing.T, env []string, out io.Writer, args ...string) (*terminal, *exec.Cmd) {
 	t.Helper()
 	term, side := newTerminal(t)
 	cmd := exec.Command("keyrack", args...)
 	cmd.Env = append(os.Environ(), env...)
+	if out == nil {
+		out = side
+	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = side, out, side
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := cmd.Start(); err != nil {
@@ -183,6 +187,62 @@ func TestCtrlCEndsSearch(t *testing.T) {
 	}
 	term.until("none of it is proven")
 	term.until("interrupted: the search is not over")
+}
+
+// TestSecretsAreNotForTerminals prints text that was asked for, and no key: neither
+// in clear nor in base64.
+func TestSecretsAreNotForTerminals(t *testing.T) {
+	t.Parallel()
+	r := racktest.Start(t)
+	dir := t.TempDir()
+	key := strings.TrimSpace(r.CreateKey())
+	encrypted := func(name, plaintext string) string {
+		path := dir + "/" + name
+		if err := os.WriteFile(path, []byte(plaintext), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if status, _, stderr := keyrack.Run(asMap(r), "encrypt", "--key", key, "--in", path, "--out", path+".enc"); status != 0 {
+			t.Fatal(stderr)
+		}
+		return path + ".enc"
+	}
+	text, binary := encrypted("text", "über\tall\nattack at dawn\n"), encrypted("binary", "key \x01\x02\xff")
+	for _, c := range []struct {
+		args  []string
+		shown string
+		want  int
+	}{
+		{[]string{"decrypt", "--in", text}, "attack at dawn", 0},
+		{[]string{"decrypt", "--in", binary}, "keyrack: the plaintext is not text, and standard output is a terminal", 2},
+		{[]string{"decrypt", "--in", binary, "--output", "json"}, "keyrack: the plaintext is not text, and standard output is a terminal", 2},
+		{[]string{"random"}, "keyrack: --out is a terminal or a device", 2},
+		{[]string{"datakey", "--key", key, "--out", dir + "/k", "--out-plaintext", "-"}, "keyrack: --out-plaintext is a terminal or a device", 2},
+		{[]string{"call", "kms", "GenerateRandom", "--number-of-bytes", "32"}, "keyrack: the answer has secret bytes, and standard output is a terminal", 2},
+		{[]string{"call", "kms", "Decrypt", "--ciphertext-blob", "@" + text, "--output", "json"}, "keyrack: the answer has secret bytes, and standard output is a terminal", 2},
+		{[]string{"call", "kms", "Encrypt", "--key-id", key, "--plaintext", "@" + text}, "CiphertextBlob", 0},
+	} {
+		term, cmd := onTerminal(t, environment(r), nil, c.args...)
+		cmd.Wait()
+		term.until(c.shown)
+		if cmd.ProcessState.ExitCode() != c.want || c.want != 0 && strings.Contains(term.screen(), "\x02") {
+			t.Errorf("%v: %v, shown %q", c.args, cmd.ProcessState, term.screen())
+		}
+	}
+	for _, rec := range r.Records() {
+		if rec.Op == kmsapi.GenerateRandom.Number {
+			t.Error("bytes were made that nobody may see")
+		}
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	cmd := exec.Command("keyrack", "decrypt", "--in", binary)
+	cmd.Env, cmd.Stdout = append(os.Environ(), environment(r)...), null
+	if err := cmd.Run(); err != nil {
+		t.Errorf("to /dev/null: %v", err)
+	}
 }
 
 // TestMeterText says what a person wants to know, as far as it is known.
