@@ -34,10 +34,12 @@ type conn struct {
 	outbox  *outbox         // nil while the connection rests
 	stopped atomic.Bool
 
+	seat     seat          // where it has one; that of a Unix socket never takes one
 	local    bool          // of the Unix socket; set once
 	stranger bool          // guarded by Server.mu; in Server.strangers, and this is where:
-	source   netip.Addr    // guarded by Server.mu
+	source   netip.Addr    // set once
 	place    int           // guarded by Server.mu
+	silent   time.Time     // guarded by Server.mu; since when it is waited for; zero while we compute
 	told     *list.Element // guarded by Server.mu
 	counted  bool          // guarded by Server.mu; in Server.peers
 
@@ -74,6 +76,8 @@ var errStopped = errors.New("the server stops")
 
 func newConn(ctx context.Context, s *Server, nc net.Conn) *conn {
 	c := &conn{Server: s, raw: nc}
+	_, c.local = nc.(*net.UnixConn)
+	c.seat = seat{Conn: nc, of: c, over: c.local}
 	c.ctx, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	return c
 }
@@ -111,7 +115,7 @@ func (c *conn) greet(ctx context.Context, identify Identify) (err error) {
 	if c.stopped.Load() { // stop came before: its deadline holds
 		return errStopped
 	}
-	if c.peer, err = identify(limited, c.raw); err != nil {
+	if c.peer, err = c.identified(limited, identify); err != nil {
 		if c.stopped.Load() {
 			return errStopped
 		}
@@ -130,6 +134,16 @@ func (c *conn) greet(ctx context.Context, identify Identify) (err error) {
 		return fmt.Errorf("%w: hello: %w", errPeerGone, err)
 	}
 	return c.raw.SetDeadline(time.Time{})
+}
+
+// identified learns who the peer is. A handshake computes in turn with others.
+func (c *conn) identified(ctx context.Context, identify Identify) (Peer, error) {
+	if c.local {
+		return identify(ctx, c.raw)
+	}
+	defer c.seat.leave()
+	c.seat.ctx = ctx
+	return identify(ctx, &c.seat)
 }
 
 // unknown says to somebody who is no principal what to do about it.

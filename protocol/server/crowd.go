@@ -3,10 +3,14 @@ package server
 import (
 	"container/list"
 	"context"
+	"iter"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/internal/work"
@@ -24,7 +28,7 @@ func (s *Server) register(c *conn) error {
 		return errStopped
 	}
 	s.wg.Add(1)
-	if _, c.local = c.raw.(*net.UnixConn); c.local {
+	if c.local {
 		if s.locals >= s.Limits.MaxConnsOperator {
 			return api.Errorf(api.KindThrottling, "%d connections of the operator are open", s.locals)
 		}
@@ -113,7 +117,7 @@ func (x *strangers) add(c *conn) {
 	if x.from == nil {
 		x.from = map[netip.Addr][]*conn{}
 	}
-	c.source = addressOf(c.raw)
+	c.source, c.silent = addressOf(c.raw), time.Now()
 	c.place = len(x.from[c.source])
 	x.from[c.source] = append(x.from[c.source], c)
 	c.stranger = true
@@ -154,10 +158,16 @@ func (x *strangers) tell(c *conn) {
 	}
 }
 
+// loud is the part of all strangers, one in so many, that an address may have before it
+// alone makes way.
+const loud = 8
+
 // pick returns who makes way; there is somebody. First those who got their answer, the
-// oldest before the others. Then one of the address that has the most, so that one
-// address can push out only its own; and of these any, not the oldest, because of a
-// flood that is faster than its handshakes can be computed the oldest is who is next.
+// oldest before the others. Then one of the address that has most, if that is many, so
+// that an address pushes out its own; or else one of all. Of these the one that is silent
+// for longest: who means it is never silent for longer than a round trip. Where nobody is
+// silent, and it is we who are slow, any: of a flood that comes faster than it is computed
+// the oldest is who is next.
 func (x *strangers) pick() *conn {
 	if first := x.told.Front(); first != nil {
 		return first.Value.(*conn)
@@ -168,7 +178,33 @@ func (x *strangers) pick() *conn {
 			most = all
 		}
 	}
-	return most[rand.IntN(len(most))]
+	if len(most) > x.n/loud {
+		return oneOf(slices.Values([][]*conn{most}))
+	}
+	return oneOf(maps.Values(x.from))
+}
+
+// oneOf returns the connection that is silent for longest, or any if none is.
+func oneOf(groups iter.Seq[[]*conn]) (victim *conn) {
+	seen := 0
+	for group := range groups {
+		for _, c := range group {
+			switch seen++; {
+			case !c.silent.IsZero() && (victim == nil || victim.silent.IsZero() || c.silent.Before(victim.silent)):
+				victim = c
+			case (victim == nil || victim.silent.IsZero()) && rand.IntN(seen) == 0:
+				victim = c
+			}
+		}
+	}
+	return victim
+}
+
+// hush notes whether a stranger is waited for.
+func (s *Server) hush(c *conn, since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.silent = since
 }
 
 // addressOf returns where a connection comes from: what one peer can have many of
@@ -187,11 +223,13 @@ func addressOf(nc net.Conn) netip.Addr {
 }
 
 // seats are for handshakes that compute: half of the processors, so that a flood of
-// handshakes leaves the other half to those who are served. Addresses take turns.
+// handshakes leaves the other half to those who are served. Addresses take turns; who has
+// answered what we computed goes first.
 type seats struct {
-	mu   sync.Mutex
-	free int                               // guarded by mu
-	line work.Queue[netip.Addr, *newcomer] // guarded by mu; empty while seats are free
+	mu    sync.Mutex
+	free  int                               // guarded by mu
+	line  work.Queue[netip.Addr, *newcomer] // guarded by mu; empty while seats are free
+	again work.Queue[netip.Addr, *newcomer] // guarded by mu; of those who had a seat; likewise
 }
 
 // newcomer waits for a seat.
@@ -200,8 +238,8 @@ type newcomer struct {
 	gone   bool          // guarded by seats.mu; it does not wait any more
 }
 
-// take waits for a seat until ctx ends.
-func (s *seats) take(ctx context.Context, from netip.Addr) error {
+// take waits for a seat until ctx ends; again says that the caller had one before.
+func (s *seats) take(ctx context.Context, from netip.Addr, again bool) error {
 	s.mu.Lock()
 	if s.free > 0 {
 		s.free--
@@ -209,7 +247,11 @@ func (s *seats) take(ctx context.Context, from netip.Addr) error {
 		return nil
 	}
 	n := &newcomer{seated: make(chan struct{})}
-	s.line.Push(from, n)
+	if again {
+		s.again.Push(from, n)
+	} else {
+		s.line.Push(from, n)
+	}
 	s.mu.Unlock()
 	select {
 	case <-n.seated:
@@ -236,7 +278,10 @@ func (s *seats) give() {
 // next gives a seat to the next one that still waits, with mu held.
 func (s *seats) next() {
 	for {
-		_, n, ok := s.line.Pop(func(netip.Addr) bool { return true })
+		_, n, ok := s.again.Pop(anybody)
+		if !ok {
+			_, n, ok = s.line.Pop(anybody)
+		}
 		if !ok {
 			s.free++
 			return
@@ -248,16 +293,18 @@ func (s *seats) next() {
 	}
 }
 
-// seat is a connection in its handshake. It has a seat while it computes and none
-// while it waits for the peer, so that silent peers keep nobody out; what it writes
-// then fits the socket's buffer. For one goroutine, as a handshake is.
+func anybody(netip.Addr) bool { return true }
+
+// seat is a connection that is not identified yet. It has a seat while it computes, from
+// its acceptance on, and none while it waits for the peer, so that silent peers keep
+// nobody out; what it writes then fits the socket's buffer. For one goroutine at a time.
 type seat struct {
 	net.Conn
-	ctx    context.Context // of the handshake
-	of     *seats
-	source netip.Addr
-	taken  bool
-	over   bool
+	of    *conn
+	ctx   context.Context // of the handshake
+	taken bool
+	had   bool // one since it was accepted
+	over  bool // no seat is needed any more
 }
 
 func (s *seat) Read(b []byte) (int, error) {
@@ -265,25 +312,37 @@ func (s *seat) Read(b []byte) (int, error) {
 		return s.Conn.Read(b)
 	}
 	s.rise()
+	s.of.hush(s.of, time.Now())
 	n, err := s.Conn.Read(b)
 	if err != nil {
 		return n, err
 	}
-	if err := s.of.take(s.ctx, s.source); err != nil {
+	s.of.hush(s.of, time.Time{})
+	if err := s.of.seats.take(s.ctx, s.of.source, s.had); err != nil {
 		return 0, err
 	}
-	s.taken = true
+	s.taken, s.had = true, true
 	return n, nil
+}
+
+// take takes a seat for what was just accepted, in turn with those who compute.
+func (s *seat) take(ctx context.Context) error {
+	if s.over {
+		return nil
+	}
+	err := s.of.seats.take(ctx, netip.Addr{}, false)
+	s.taken = err == nil
+	return err
 }
 
 func (s *seat) rise() {
 	if s.taken {
-		s.of.give()
+		s.of.seats.give()
 		s.taken = false
 	}
 }
 
-// leave ends the handshake.
+// leave ends the need of a seat.
 func (s *seat) leave() {
 	s.rise()
 	s.over = true

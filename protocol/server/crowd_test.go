@@ -166,19 +166,20 @@ func TestSilentHandshakesAreNotUnderWay(t *testing.T) {
 }
 
 // TestSeatsTakeTurns: of those who wait for a seat addresses take turns, whatever one of
-// them brings, and who gave up is passed over: that was its address's turn.
+// them brings; who had one before goes first, and who gave up is passed over: that was
+// its address's turn.
 func TestSeatsTakeTurns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := server.NewSeats(1)
 		loud, quiet := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
-		if err := s.Take(t.Context(), loud); err != nil {
+		if err := s.Take(t.Context(), loud, false); err != nil {
 			t.Fatal(err)
 		}
 		seated := make(chan string, 10)
 		wait := func(ctx context.Context, name string, from netip.Addr) {
 			go func() {
-				if err := s.Take(ctx, from); err == nil {
+				if err := s.Take(ctx, from, name == "again"); err == nil {
 					seated <- name
 				}
 			}()
@@ -189,9 +190,10 @@ func TestSeatsTakeTurns(t *testing.T) {
 		wait(t.Context(), "loud 1", loud)
 		wait(t.Context(), "loud 2", loud)
 		wait(t.Context(), "quiet", quiet)
+		wait(t.Context(), "again", loud)
 		leave()
 		synctest.Wait()
-		for _, want := range []string{"quiet", "loud 1", "loud 2"} {
+		for _, want := range []string{"again", "quiet", "loud 1", "loud 2"} {
 			s.Give()
 			synctest.Wait()
 			select {
@@ -204,7 +206,7 @@ func TestSeatsTakeTurns(t *testing.T) {
 			}
 		}
 		s.Give()
-		if err := s.Take(t.Context(), quiet); err != nil {
+		if err := s.Take(t.Context(), quiet, false); err != nil {
 			t.Error(err)
 		}
 	})

@@ -1,9 +1,14 @@
 package server_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
+	"math/big"
 	"net"
 	"strings"
 	"testing"
@@ -11,7 +16,9 @@ import (
 
 	"github.com/keyrack/keyrack/access/identity"
 	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/api/kmsapi"
 	"github.com/keyrack/keyrack/protocol"
+	"github.com/keyrack/keyrack/protocol/client"
 )
 
 // ended reads until the peer sees the connection's end, and returns how.
@@ -370,5 +377,81 @@ func TestRevocationActsOnOpenConnections(t *testing.T) {
 	idle.send(idle.encrypt(3, "iris"))
 	if r := idle.reply(); r.ID != 3 || r.Kind != api.KindNone {
 		t.Errorf("after it was registered again a client was answered %d, %v", r.ID, r.Err())
+	}
+}
+
+// certified returns the configuration of a client that is known by its key and whose
+// certificate ends at a time.
+func (b *bed) certified(until time.Time) *tls.Config {
+	b.tb.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	check(b.tb, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: until}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	check(b.tb, err)
+	leaf, err := x509.ParseCertificate(der)
+	check(b.tb, err)
+	known := *b.Principals[0]
+	known.Credential = identity.HashOf(leaf.RawSubjectPublicKeyInfo)
+	b.People().Publish(append([]*identity.Principal{&known}, b.Principals...))
+	return b.configOf(tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key})
+}
+
+// TestACertificateEndsOnAnOpenConnection: with the next request after its last second, on
+// a connection that rests or not; others of the same account go on, and a new connection
+// is told why.
+func TestACertificateEndsOnAnOpenConnection(t *testing.T) {
+	t.Parallel()
+	b := start(t)
+	cfg := b.certified(time.Now().Add(time.Hour))
+	c, other := b.dial(cfg), b.open()
+	c.hello()
+	ask := func(c *raw, id api.RequestID, want api.Kind) {
+		t.Helper()
+		c.send(c.encrypt(id, "rose"))
+		if r := c.reply(); r.ID != id || r.Kind != want {
+			t.Errorf("request %d was answered %v, want %v", id, r.Err(), want)
+		}
+	}
+	ask(c, 1, api.KindNone)
+	b.advance(time.Hour - time.Minute)
+	ask(c, 2, api.KindNone)
+	b.advance(2 * time.Minute)
+	b.records()
+	ask(c, 3, api.KindUnrecognizedClient)
+	if all := b.records(); len(all) != 1 || all[0].Principal != "" || all[0].Error != uint16(api.KindUnrecognizedClient) {
+		t.Errorf("recorded %+v", all)
+	}
+	ask(c, 4, api.KindUnrecognizedClient)
+	ask(other, 1, api.KindNone)
+	b.dial(cfg).dismissed(api.KindUnrecognizedClient)
+}
+
+// TestAServerCertificateThatIsOver: clients pin the key, and are served whatever the dates
+// say; those that trust a CA instead are not, and say why.
+func TestAServerCertificateThatIsOver(t *testing.T) {
+	t.Parallel()
+	b := start(t)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	check(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	check(t, err)
+	leaf, err := x509.ParseCertificate(der)
+	check(t, err)
+	cfg := b.Config
+	cfg.Addr = b.listen("tcp", "127.0.0.1:0", b.srv.TLS(tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}))
+	cfg.ServerKey = identity.HashOf(leaf.RawSubjectPublicKeyInfo).String()
+	if _, err := client.Do(t.Context(), b.NewClient(cfg), kmsapi.ListKeys, &kmsapi.ListKeysRequest{}); err != nil {
+		t.Errorf("a client that pins the key is told %v", err)
+	}
+	cfg.ServerKey, cfg.RootCAs = "", x509.NewCertPool()
+	cfg.RootCAs.AddCert(leaf)
+	_, err = client.Do(t.Context(), b.NewClient(cfg), kmsapi.ListKeys, &kmsapi.ListKeysRequest{})
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); !ok || invalid.Reason != x509.Expired {
+		t.Errorf("a client that trusts a CA is told %v", err)
 	}
 }

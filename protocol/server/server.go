@@ -184,16 +184,23 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, identify Identify) e
 	}
 }
 
-// accept starts a connection, or turns it away if there are too many.
+// accept starts a connection, or turns it away if there are too many. One from the
+// network first waits for a seat: a flood waits in the kernel, where it costs nobody's turn.
 func (s *Server) accept(ctx context.Context, nc net.Conn, identify Identify) {
 	c := newConn(ctx, s, nc)
+	if err := c.seat.take(ctx); err != nil {
+		c.cut()
+		return
+	}
 	refusal := s.register(c)
 	if errors.Is(refusal, errStopped) {
+		c.seat.rise()
 		c.cut()
 		return
 	}
 	go func() {
 		defer s.wg.Done()
+		defer c.seat.leave()
 		if refusal != nil {
 			bounded, cancel := context.WithTimeout(c.ctx, s.Limits.HandshakeTimeout)
 			defer cancel()
@@ -261,11 +268,8 @@ func (s *Server) TLS(cert tls.Certificate) Identify {
 		DynamicRecordSizingDisabled: true,
 	}
 	return func(ctx context.Context, nc net.Conn) (Peer, error) {
-		seat := &seat{Conn: nc, ctx: ctx, of: &s.seats, source: addressOf(nc)}
-		tc := tls.Server(seat, cfg)
-		err := tc.HandshakeContext(ctx)
-		seat.leave()
-		if err != nil {
+		tc := tls.Server(nc, cfg)
+		if err := tc.HandshakeContext(ctx); err != nil {
 			return Peer{}, err
 		}
 		state := tc.ConnectionState()

@@ -151,10 +151,11 @@ func TestStopEndsHandshakes(t *testing.T) {
 	check(t, err)
 	defer nc.Close()
 	await(t, late.begun)
+	socket := b.listen("unix", filepath.Join(t.TempDir(), "s"), server.Local(&identity.Principal{ARN: "operator", Type: identity.Operator}))
 	started, closed := time.Now(), make(chan struct{})
 	go func() { b.stop(); close(closed) }()
 	eventually(t, "the end of accepting", func() bool {
-		nc, err := net.Dial("tcp", b.addr)
+		nc, err := net.Dial("unix", socket) // which waits for nobody's handshake
 		check(t, err)
 		defer nc.Close()
 		return ended(nc) == nil && b.srv.Connections() <= 1
