@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/keyrack/keyrack/access/identity"
+	"github.com/keyrack/keyrack/internal/securemem"
 	"github.com/keyrack/keyrack/keystore"
 )
 
@@ -16,19 +18,49 @@ import (
 // who was removed.
 func (s *Service) follow(ctx context.Context) {
 	var err error
-	for again := true; again; again = errors.Is(err, keystore.ErrCompacted) { // too much has changed meanwhile: read all anew
-		s.Directory.Publish(nil)
-		s.current = false
+	for again := true; again; again = errors.Is(err, keystore.ErrCompacted) || s.waited(ctx, err) { // too much has changed meanwhile: read all anew
+		s.letNobodyIn()
 		var from keystore.Revision
 		if from, err = s.load(ctx); err == nil {
 			err = s.Store.Watch(ctx, from, func(_ keystore.Revision, changes []keystore.Change) error { return s.changed(ctx, changes) })
 		}
 	}
-	s.Directory.Publish(nil)
+	s.letNobodyIn()
 	if ctx.Err() == nil && !errors.Is(err, keystore.ErrClosed) {
 		s.Logger.LogAttrs(ctx, slog.LevelError, "no client is let in any more: the store's principals cannot be followed", slog.Any("error", err))
 	}
 	s.ended <- err
+}
+
+// letNobodyIn empties the directory until the index is as new as the store again.
+func (s *Service) letNobodyIn() {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	s.Directory.Publish(nil)
+	s.current = false
+}
+
+// waited waits and reports true where all is to be read again after a shortage of locked
+// memory. At the start there is nobody to wait for: New says what is wrong.
+func (s *Service) waited(ctx context.Context, err error) bool {
+	select {
+	case <-s.ready:
+		return errors.Is(err, securemem.ErrFull) && wait(ctx)
+	default:
+		return false
+	}
+}
+
+// wait waits for retryPause and reports whether ctx goes on.
+func wait(ctx context.Context) bool {
+	timer := time.NewTimer(retryPause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // load reads all principals and returns the revision they are of. Nothing is
@@ -103,8 +135,7 @@ func (s *Service) scan(ctx context.Context, r keystore.Reader, space keystore.Sp
 // changes says that from now on this is so.
 func (s *Service) changed(ctx context.Context, changes []keystore.Change) error {
 	if len(changes) == 0 {
-		s.current = true
-		s.publish()
+		s.publish(true)
 		s.caughtUp.Do(func() { close(s.ready) }) // not before: New returns then, and clients come
 		return nil
 	}
@@ -114,10 +145,21 @@ func (s *Service) changed(ctx context.Context, changes []keystore.Change) error 
 			return err
 		}
 	}
-	if len(keys) > 0 && s.current {
-		s.publish()
+	if len(keys) > 0 {
+		s.publish(false)
 	}
 	return nil
+}
+
+// retryPause is how long the feed waits before it reads again what could not be read.
+const retryPause = time.Second
+
+// later reads a key again, until its rows can be read or are damaged: what a shortage of
+// locked memory keeps out must not stay out when there is memory again. It ends with ctx.
+func (s *Service) later(ctx context.Context, h identity.KeyHash) {
+	if wait(ctx) && s.reload(ctx, h) == nil {
+		s.publish(false)
+	}
 }
 
 // touched returns the keys whose rows are among the changes.
@@ -136,6 +178,8 @@ func (s *Service) touched(changes []keystore.Change) (keys []identity.KeyHash) {
 // reload reads whose a key is now: at the change's revision or a later one, so
 // never somebody's who was removed before. A View a key bounds what it holds open.
 func (s *Service) reload(ctx context.Context, h identity.KeyHash) error {
+	s.reading.Lock()
+	defer s.reading.Unlock()
 	var p *principal
 	err := s.Store.View(ctx, func(r keystore.Reader) (err error) {
 		p, err = byKey(r, h)
@@ -144,15 +188,25 @@ func (s *Service) reload(ctx context.Context, h identity.KeyHash) error {
 	if err != nil && (ctx.Err() != nil || errors.Is(err, keystore.ErrClosed)) {
 		return err
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, keystore.ErrDamaged) || errors.Is(err, keystore.ErrNotFound) || errors.Is(err, errRow):
 		s.unreadable(ctx, err)
+	case err != nil:
+		s.Logger.LogAttrs(ctx, slog.LevelWarn, "a client is kept out until its rows can be read", slog.Any("error", err))
+		go s.later(ctx, h)
 	}
 	s.index.set(h, p)
 	return nil
 }
 
-// publish lets in the principals of the index and the fixed ones, and nobody else.
-func (s *Service) publish() {
+// publish lets in the principals of the index and the fixed ones, and nobody else, if the
+// index is as new as the store. From current on it is.
+func (s *Service) publish(current bool) {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	if s.current = s.current || current; !s.current {
+		return
+	}
 	var people []*identity.Principal
 	for _, p := range s.index.all() {
 		people = append(people, p.identity(s.Realm))

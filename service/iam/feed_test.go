@@ -9,11 +9,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/keyrack/keyrack/access/identity"
 	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/internal/securemem"
 	"github.com/keyrack/keyrack/keystore"
 	"github.com/keyrack/keyrack/service/iam"
 )
@@ -369,4 +372,62 @@ func TestManyPrincipals(t *testing.T) {
 		}
 	}
 	problems(t, n, 0)
+}
+
+// short is a store that lacks locked memory while it is told so.
+type short struct {
+	keystore.Store
+	now atomic.Bool
+}
+
+func (s *short) View(ctx context.Context, f func(keystore.Reader) error) error {
+	if s.now.Load() {
+		return fmt.Errorf("open a row: %w", securemem.ErrFull)
+	}
+	return s.Store.View(ctx, f)
+}
+
+// TestShortageOfMemoryPasses: a client whose rows could not be read for lack of memory is
+// let in when there is memory again, and nobody is told of damage. What changed meanwhile
+// counts: who was removed stays out.
+func TestShortageOfMemoryPasses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &short{Store: keystore.NewMemory()}
+		write(t, store, "before", 1)
+		n := mustOpen(t, store)
+		store.now.Store(true)
+		write(t, store.Store, "added", 2)
+		write(t, store.Store, "removed", 3)
+		erase(t, store.Store, "removed", 3)
+		time.Sleep(time.Minute)
+		n.expect(t, "while memory is short", map[byte]bool{1: true, 2: false, 3: false})
+		store.now.Store(false)
+		time.Sleep(2 * time.Second)
+		n.expect(t, "afterwards", map[byte]bool{1: true, 2: true, 3: false})
+		if w := n.Warnings(); len(w) != 0 {
+			t.Errorf("warnings: %q", w)
+		}
+		n.stop()
+		n.Wait()
+		time.Sleep(time.Minute)
+		n.expect(t, "after the end", map[byte]bool{1: false, 2: false})
+	})
+}
+
+// TestRetryLetsNobodyBackIn: a read that was put off and comes after the feed's end
+// publishes nothing.
+func TestRetryLetsNobodyBackIn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &short{Store: keystore.NewMemory()}
+		n := mustOpen(t, store)
+		store.now.Store(true)
+		write(t, store.Store, "added", 1)
+		store.now.Store(false)
+		n.stop()
+		n.Wait()
+		time.Sleep(time.Minute)
+		n.expect(t, "after the end", map[byte]bool{1: false})
+	})
 }

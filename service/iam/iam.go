@@ -38,7 +38,8 @@ type Service struct {
 	Config
 	index    index
 	damaged  atomic.Bool // rows could not be read
-	current  bool        // the index is as new as the store; of the feed's goroutine
+	reading  sync.Mutex  // held while a key's rows are read and the index follows them, or the directory the index
+	current  bool        // guarded by reading; the index is as new as the store
 	caughtUp sync.Once
 	ready    chan struct{} // closed when the feed has caught up
 	ended    chan error    // the feed's end
