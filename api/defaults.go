@@ -58,6 +58,7 @@ const (
 	MaxConnsOperator  = 64               // open at once on the Unix socket, besides the others
 	Window            = 1024             // requests of one connection not answered yet
 	WindowBytes       = 4 << 20          // bytes of its replies not written yet
+	RequestsPerSecond = 1_000_000        // of one account
 )
 
 // RefusalsPerSecond is how many refusals of one principal a second have an audit

@@ -145,6 +145,7 @@ func limitsTable(*testing.T) string {
 		{"replies not taken", fmt.Sprint(api.WindowBytes, " bytes of a connection"), "the server reads no further until replies were taken"},
 		{"connections", fmt.Sprint(api.MaxConnsPrincipal, " of one client key"), "ThrottlingException, id 0"},
 		{"connections, all", fmt.Sprint(api.MaxConnections, " from the network"), "one that is in its handshake ends; where there is none, the new one does"},
+		{"requests", fmt.Sprint(api.RequestsPerSecond, " a second of an account"), "ThrottlingException, with a retry-after"},
 		{"handshakes", fmt.Sprint(api.MaxHandshakes, " at once"), "one that was refused ends, or one of the address that has the most"},
 		{"connections of the operator", fmt.Sprint(api.MaxConnsOperator, " on the local socket"), "the connection ends"},
 	})

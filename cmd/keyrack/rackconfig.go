@@ -46,6 +46,7 @@ func limitsOf(v settings.Values) server.Limits {
 		MaxConnections: int(v.Int("limits.max-connections")), MaxHandshakes: int(v.Int("limits.max-handshakes")),
 		MaxConnsPrincipal: int(v.Int("limits.max-connections-per-client")),
 		MaxConnsOperator:  int(v.Int("limits.max-connections-operator")),
+		RequestsPerSecond: int(v.Int("limits.requests-per-second")),
 		Window:            int(v.Int("limits.window")), WindowBytes: int(v.Int("limits.window-size")),
 	}
 }

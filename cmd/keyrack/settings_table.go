@@ -32,6 +32,7 @@ var allSettings = settings.Table{
 	count("limits.max-connections-operator", api.MaxConnsOperator, 1<<16, "connections open at once on the Unix socket, besides the others"),
 	count("limits.max-handshakes", api.MaxHandshakes, 1<<16, "connections open at once that have not said who they are"),
 	count("limits.max-principals", api.MaxPrincipals, 1<<20, "clients that can be registered; all are kept in memory"),
+	count("limits.requests-per-second", api.RequestsPerSecond, 1<<30, "requests of one account; beyond it they are throttled"),
 	count("limits.window", api.Window, 1<<16, "requests of one connection that are not answered yet"),
 	{Name: "limits.window-size", Kind: settings.Size, Min: 64 << 10, Max: 1 << 30, Default: settings.SizeText(api.WindowBytes),
 		Doc: "replies of one connection that the client has not taken yet; beyond it no request is read"},

@@ -50,6 +50,7 @@ type conn struct {
 	since      time.Time // when the frame at start began to arrive; zero if none did
 	deadline   time.Time // of the next read
 	single     bool      // the last burst was one request, so the peer seems to send one at a time
+	credit     int       // requests that its account's quota has granted
 	full       bool      // the peer's window is: what is in buf waits
 }
 
@@ -280,13 +281,34 @@ func (c *conn) request(ctx context.Context, frame []byte) error {
 		c.session.Refuse(protocol.Native{}, req.ID, route.Op(), api.Errorf(api.KindSerialization, "frame: %v", err))
 	case !known:
 		c.session.Refuse(protocol.Native{}, req.ID, nil, api.Errorf(api.KindUnknownOperation, "no operation has the number %d", req.Op))
+	case c.credit == 0 && !c.earn(req.ID, route.Op()):
 	default:
+		c.credit--
 		call := c.session.Call(req.ID)
 		if class := route.Serve(call, protocol.Native{}, req.Body); class != work.None {
 			c.later(ctx, route, call, class, req.Body)
 		}
 	}
 	return nil
+}
+
+// earn takes some of the account's requests for this connection, or refuses the one at
+// hand. The operator has as many as it likes; who is nobody any more is told so by the door.
+func (c *conn) earn(id api.RequestID, op *api.Op) bool {
+	now := c.Gate.Clock.Now()
+	who := c.peer.Who.Principal(now)
+	if who == nil || who.Type == identity.Operator {
+		c.credit = 1
+		return true
+	}
+	n, wait := c.quota.Take(who.Account, now)
+	if n == 0 {
+		c.session.Refuse(protocol.Native{}, id, op, &api.Error{Kind: api.KindThrottling, RetryAfter: wait, Message: fmt.Sprintf(
+			"You have exceeded the rate at which you may call the appliance, %d requests a second of an account. Reduce the frequency of your calls.",
+			c.Limits.RequestsPerSecond)})
+	}
+	c.credit = n
+	return n > 0
 }
 
 // later hands a request that would wait to the workers: its account's share of them.

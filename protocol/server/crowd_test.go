@@ -250,3 +250,49 @@ func TestMoreConnectionsThanDescriptors(t *testing.T) {
 	}
 	b.serves()
 }
+
+// TestRequestsOfAnAccount: beyond its rate an account is told when to come again, on all of
+// its connections; other accounts and the operator are not; time brings it back.
+func TestRequestsOfAnAccount(t *testing.T) {
+	t.Parallel()
+	b := start(t, func(s *setup) { s.limits.RequestsPerSecond = 10 })
+	socket := b.listen("unix", filepath.Join(t.TempDir(), "s"), server.Local(&identity.Principal{ARN: "operator", Type: identity.Operator}))
+	first, second := b.open(), b.open()
+	other := b.dial(b.configOf(b.StrangerConfig.Certificate))
+	other.hello()
+	nc, err := net.Dial("unix", socket)
+	check(t, err)
+	t.Cleanup(func() { nc.Close() })
+	operator := &raw{Conn: nc, b: b}
+	operator.hello()
+	for id := range api.RequestID(10) {
+		c := []*raw{first, second}[id%2]
+		c.send(c.encrypt(id+1, "rose"))
+		if r := c.reply(); r.Kind != api.KindNone {
+			t.Errorf("request %d was answered %v", id+1, r.Err())
+		}
+	}
+	for _, c := range []*raw{first, second} {
+		c.send(c.encrypt(100, "rose"))
+		r := c.reply()
+		e, _ := errors.AsType[*api.Error](r.Err())
+		if r.ID != 100 || e == nil || e.Kind != api.KindThrottling || e.RetryAfter <= 0 || e.RetryAfter > 200*time.Millisecond {
+			t.Errorf("the eleventh was answered %+v", r.Err())
+		}
+	}
+	for id := range api.RequestID(50) {
+		operator.send(protocol.AppendRequest(nil, id+1, applianceapi.GetStatus.Op, &applianceapi.GetStatusRequest{}))
+		if r := operator.reply(); r.Kind != api.KindNone {
+			t.Errorf("the operator was answered %v", r.Err())
+		}
+	}
+	other.send(other.encrypt(1, "rose"))
+	if r := other.reply(); r.Kind != api.KindAccessDenied && r.Kind != api.KindNotFound {
+		t.Errorf("another account was answered %v", r.Err())
+	}
+	b.advance(time.Second)
+	first.send(first.encrypt(200, "rose"))
+	if r := first.reply(); r.Kind != api.KindNone {
+		t.Errorf("a second later it was answered %v", r.Err())
+	}
+}

@@ -24,6 +24,7 @@ import (
 
 	"github.com/keyrack/keyrack/access"
 	"github.com/keyrack/keyrack/access/identity"
+	"github.com/keyrack/keyrack/access/quota"
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/internal/work"
 	"github.com/keyrack/keyrack/protocol"
@@ -58,6 +59,7 @@ type Limits struct {
 	MaxConnsOperator  int // of the Unix socket, besides MaxConnections
 	Window            int
 	WindowBytes       int
+	RequestsPerSecond int // of one account
 }
 
 func (l Limits) orDefault() Limits {
@@ -72,6 +74,7 @@ func (l Limits) orDefault() Limits {
 		MaxConnsOperator:  or(l.MaxConnsOperator, api.MaxConnsOperator),
 		Window:            or(l.Window, api.Window),
 		WindowBytes:       or(l.WindowBytes, api.WindowBytes),
+		RequestsPerSecond: or(l.RequestsPerSecond, api.RequestsPerSecond),
 	}
 }
 
@@ -88,6 +91,7 @@ type Server struct {
 	Config
 	routes atomic.Pointer[table]
 	seats  seats
+	quota  *quota.Limiter
 
 	mu        sync.Mutex
 	conns     map[*conn]struct{}       // guarded by mu
@@ -107,6 +111,7 @@ func New(cfg Config) (*Server, error) {
 	cfg.Limits = cfg.Limits.orDefault()
 	cfg.fitDescriptors()
 	s := &Server{Config: cfg, conns: map[*conn]struct{}{}, peers: map[identity.KeyHash]int{}}
+	s.quota = quota.New(cfg.Limits.RequestsPerSecond)
 	s.seats.free = max(1, runtime.GOMAXPROCS(0)/2)
 	if err := s.Publish(cfg.Routes); err != nil {
 		return nil, err
