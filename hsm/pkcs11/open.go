@@ -170,6 +170,7 @@ func list(all []found) string {
 	if len(names) == 0 {
 		return "no initialised token"
 	}
+	slices.Sort(names)
 	return strings.Join(names, ", ")
 }
 

@@ -35,8 +35,8 @@ type server struct {
 	calls  map[uint32]context.CancelFunc
 }
 
-// Serve opens a token and does what the process at the other end of descriptor 3 asks of it, until that closes the socket or ends. It
-// returns nil then, or the error that the token did not open with, which it has told the other process too.
+// Serve opens a token and does what the process at the other end of descriptor 3 asks of it, until that closes the socket or ends. That
+// the token does not open it tells that process; it returns errors that it can tell nobody.
 func Serve(ctx context.Context, open hsm.Opener, known []error) error {
 	file := os.NewFile(descriptor, "token")
 	conn, err := net.FileConn(file)
@@ -53,7 +53,7 @@ func serve(ctx context.Context, conn io.ReadWriter, open hsm.Opener, known []err
 	s := &server{errors: known, conn: conn, loaded: map[string]hsm.Key{}, calls: map[uint32]context.CancelFunc{}}
 	var err error
 	if s.token, err = open(ctx); err != nil {
-		return errors.Join(err, s.reply(0, failed, encodeError(err, known)))
+		return s.reply(0, failed, encodeError(err, known))
 	}
 	about, err := json.Marshal(s.token.Describe())
 	if err == nil {
