@@ -28,7 +28,7 @@ type Identity struct {
 // Create makes an appliance: a root and the log's keys in the token, a domain
 // key, an empty store and a server key in the data folder, which it makes if
 // need be. Until the last step the folder holds none, so an attempt that was cut
-// off is begun anew by the next. The result is not running. It returns ErrExists,
+// off is begun anew by the next, which first destroys the keys that it left in the token. The result is not running. It returns ErrExists,
 // ErrDev, ErrInUse, or what folder, token and store said.
 func Create(ctx context.Context, cfg Config) (Identity, error) {
 	cfg = cfg.withDefaults()
@@ -67,6 +67,22 @@ func (c *Config) fill(ctx context.Context, below keystore.Store) (Identity, erro
 		return Identity{}, fmt.Errorf("open the token: %w", err)
 	}
 	defer token.Close()
+	if c.Store != nil { // it may hold what uses the keys: they are domain's to end
+		return c.make(ctx, below, token)
+	}
+	n := noting{token, c.Dir}
+	if err := n.undo(ctx); err != nil {
+		return Identity{}, err
+	}
+	made, err := c.make(ctx, below, n)
+	if err != nil {
+		return Identity{}, errors.Join(err, n.undo(context.WithoutCancel(ctx)))
+	}
+	return made, n.forget()
+}
+
+// make is fill with an open token.
+func (c *Config) make(ctx context.Context, below keystore.Store, token hsm.Provider) (Identity, error) {
 	id := c.id
 	if id == (api.KeyID{}) {
 		id = newID()

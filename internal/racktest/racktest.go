@@ -96,9 +96,15 @@ func (r *Rack) TryRestart(between func(*rack.Config)) error {
 	return r.start()
 }
 
-// Start starts an appliance for the length of a test. Options change its
+// Start starts an appliance with a soft token for the length of a test. Options change its
 // configuration before it starts.
 func Start(tb testing.TB, options ...func(*rack.Config)) *Rack {
+	tb.Helper()
+	return StartOn(tb, "soft", options...)
+}
+
+// StartOn is Start with the token that rack.ParseToken makes of a specification.
+func StartOn(tb testing.TB, token string, options ...func(*rack.Config)) *Rack {
 	tb.Helper()
 	dir, err := os.MkdirTemp("", "keyrack") // not tb.TempDir: a Unix socket's path is short
 	check(tb, err)
@@ -111,7 +117,7 @@ func Start(tb testing.TB, options ...func(*rack.Config)) *Rack {
 		Dir: dir, AuditFiles: r.Disk, Principals: r.Principals, Scribble: Scribble, AllowUnlockedMemory: true,
 		Store: keystore.NewMemory(), Logger: Logger(tb),
 	}
-	create, open, err := rack.ParseToken("soft", dir)
+	create, open, err := rack.ParseToken(token, dir)
 	check(tb, err)
 	r.cfg.Token = create
 	for _, option := range options {

@@ -4,11 +4,11 @@
 package swtpm
 
 import (
+	"encoding/binary"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 )
@@ -89,11 +89,34 @@ func (v *TPM) Clear() {
 		v.t.Fatal(err)
 	}
 	for _, f := range files {
-		if !strings.HasSuffix(f, "/s") {
-			if err := os.RemoveAll(f); err != nil {
-				v.t.Fatal(err)
-			}
+		if name := filepath.Base(f); name == "s" || name == "b" { // the sockets
+			continue
+		}
+		if err := os.RemoveAll(f); err != nil {
+			v.t.Fatal(err)
 		}
 	}
 	v.Restart()
+}
+
+// Indexes returns the NV indexes that exist, asked on a connection of its own: no program may have the TPM open.
+func (v *TPM) Indexes() (list []uint32) {
+	v.t.Helper()
+	c, err := net.Dial("unix", v.path)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	defer c.Close()
+	// TPM2_GetCapability (Part 3, 30.2) of handles from 01000000 on, at most 256.
+	if _, err := c.Write([]byte{0x80, 1, 0, 0, 0, 22, 0, 0, 1, 0x7a, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 1, 0}); err != nil {
+		v.t.Fatal(err)
+	}
+	reply := message(c)
+	if len(reply) < 19 || binary.BigEndian.Uint32(reply[6:]) != 0 {
+		v.t.Fatalf("TPM2_GetCapability answers %x", reply)
+	}
+	for rest := reply[19:]; len(rest) >= 4; rest = rest[4:] {
+		list = append(list, binary.BigEndian.Uint32(rest))
+	}
+	return list
 }

@@ -1,0 +1,241 @@
+package rack_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keyrack/keyrack/api/applianceapi"
+	"github.com/keyrack/keyrack/hsm"
+	"github.com/keyrack/keyrack/hsm/hsmtest/swtpm"
+	"github.com/keyrack/keyrack/hsm/tpm2"
+	"github.com/keyrack/keyrack/internal/rack"
+	"github.com/keyrack/keyrack/internal/racktest"
+	"github.com/keyrack/keyrack/protocol/client"
+)
+
+// tpmKeys is how many keys an appliance has in its token: the root, and the audit log's two.
+const tpmKeys = 3
+
+// faultyTPM is a TPM that goes wrong at one command.
+type faultyTPM struct {
+	tpm   *swtpm.TPM
+	bus   *swtpm.Bus
+	fired bool
+}
+
+func newFaultyTPM(t *testing.T) *faultyTPM {
+	t.Helper()
+	v := swtpm.Start(t)
+	return &faultyTPM{tpm: v, bus: v.Bus("unix")}
+}
+
+// open opens the token. A TPM that is silent is given up soon.
+func (f *faultyTPM) open(ctx context.Context) (hsm.Provider, error) {
+	t, err := tpm2.Open(ctx, tpm2.Config{Path: f.bus.Path(), Timeout: 2 * time.Second})
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// arm has the nth command from now go wrong, each in another way than the one before: an error code, garbage, a connection that breaks after or
+// before the TPM did its work, a power cut after or before.
+func (f *faultyTPM) arm(n int) {
+	f.fired = false
+	f.bus.Set(func(i int, command []byte, execute func([]byte) []byte) []byte {
+		if i != n {
+			if reply := execute(command); reply != nil {
+				return reply
+			}
+			return []byte{}
+		}
+		f.fired = true
+		switch n % 6 {
+		case 0:
+			return binary.BigEndian.AppendUint32([]byte{0x80, 1, 0, 0, 0, 10}, 0x101)
+		case 1:
+			return []byte("no reply of a TPM at all")
+		case 2:
+			execute(command)
+		case 3:
+		case 4:
+			execute(command)
+			fallthrough
+		case 5:
+			f.tpm.Kill()
+			f.tpm.Restart()
+		}
+		return []byte{}
+	})
+}
+
+// TestTPMFaults: each command of making an appliance, of starting it and of rotating its domain key goes wrong once. Each attempt ends with one
+// clear error or well, the next goes on from there, nothing is lost, and no key is left in the TPM that nobody uses.
+func TestTPMFaults(t *testing.T) {
+	t.Parallel()
+	f := newFaultyTPM(t)
+	dir, err := os.MkdirTemp("", "keyrack") // not t.TempDir: a Unix socket's path is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	cfg := rack.Config{Dir: dir, Token: f.open, Logger: racktest.Logger(t), AllowUnlockedMemory: true, AuditBytes: 16 << 20}
+	f.each(t, "init", func() error {
+		_, err := rack.Create(t.Context(), cfg)
+		if err != nil {
+			return err
+		}
+		if got := f.tpm.Indexes(); len(got) != tpmKeys {
+			t.Errorf("an appliance that was made has %x in the TPM", got)
+		}
+		if f.fired { // the command was repeated: once more from the beginning
+			f.tpm.Clear()
+			return os.Remove(filepath.Join(dir, "store.db"))
+		}
+		return nil
+	})
+	f.each(t, "start", func() error {
+		a, err := rack.Start(t.Context(), cfg)
+		f.bus.Set(nil)
+		if err == nil {
+			err = a.Close(context.Background())
+		}
+		return err
+	})
+	if got := f.tpm.Indexes(); len(got) != tpmKeys {
+		t.Errorf("after starting it has %x in the TPM", got)
+	}
+	f.rotations(t, cfg)
+	if got := f.tpm.Indexes(); len(got) != tpmKeys {
+		t.Errorf("after rotating it has %x in the TPM", got)
+	}
+}
+
+// each repeats an operation with another command that goes wrong, until none is left.
+func (f *faultyTPM) each(t *testing.T, name string, operation func() error) {
+	t.Helper()
+	failed, n := 0, 0
+	for {
+		n++
+		f.arm(n)
+		err := operation()
+		fired := f.fired
+		f.bus.Set(nil)
+		switch {
+		case err != nil && !fired:
+			t.Fatalf("%s: %v", name, err)
+		case err != nil && !strings.Contains(err.Error(), "TPM"):
+			t.Errorf("%s, command %d: an error that does not speak of the TPM: %v", name, n, err)
+		case errors.Is(err, hsm.ErrBlob):
+			t.Errorf("%s, command %d: a key is said to be gone: %v", name, n, err)
+		case !fired:
+			t.Logf("%s: %d commands, %d attempts failed", name, n-1, failed)
+			return
+		}
+		if err != nil {
+			failed++
+		}
+	}
+}
+
+// rotations rotates the domain key of a running appliance.
+func (f *faultyTPM) rotations(t *testing.T, cfg rack.Config) {
+	t.Helper()
+	a, err := rack.Start(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(client.Config{Socket: a.Socket()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for n := 1; ; n++ {
+		f.arm(n)
+		_, err := client.Do(t.Context(), c, applianceapi.RotateDomainKey, &applianceapi.RotateDomainKeyRequest{})
+		fired := f.fired
+		f.bus.Set(nil)
+		if err == nil && !fired {
+			t.Logf("rotate: %d commands", n-1)
+			break
+		}
+		if err != nil && !fired && n > 200 {
+			t.Fatal(err)
+		}
+	}
+	if err := a.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+	if a, err = rack.Start(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+}
+
+// dying is a token of which nothing is heard any more after some calls, as when the process has died.
+type dying struct {
+	hsm.Provider
+	left *int
+}
+
+var errDead = errors.New("dead")
+
+func (d dying) dead() bool { *d.left--; return *d.left < 0 }
+
+func (d dying) Generate(ctx context.Context, spec hsm.Spec) (hsm.Key, []byte, error) {
+	if d.dead() {
+		return nil, nil, errDead
+	}
+	return d.Provider.Generate(ctx, spec)
+}
+
+func (d dying) Load(ctx context.Context, blob []byte) (hsm.Key, error) {
+	if d.dead() {
+		return nil, errDead
+	}
+	return d.Provider.Load(ctx, blob)
+}
+
+func (d dying) Destroy(ctx context.Context, blob []byte) error {
+	if d.dead() {
+		return errDead
+	}
+	return d.Provider.Destroy(ctx, blob)
+}
+
+// TestInitThatDied: an attempt to make an appliance that died leaves keys in the token, and the next attempt destroys them.
+func TestInitThatDied(t *testing.T) {
+	t.Parallel()
+	v := swtpm.Start(t)
+	dir := filepath.Join(t.TempDir(), "r")
+	open := func(ctx context.Context) (hsm.Provider, error) { return tpm2.Open(ctx, tpm2.Config{Path: v.Path()}) }
+	cfg := rack.Config{Dir: dir, Logger: racktest.Logger(t), AllowUnlockedMemory: true}
+	most := 0
+	for calls := 0; ; calls++ {
+		left := calls
+		cfg.Token = func(ctx context.Context) (hsm.Provider, error) {
+			p, err := open(ctx)
+			return dying{p, &left}, err
+		}
+		if _, err := rack.Create(t.Context(), cfg); err == nil {
+			break
+		} else if !errors.Is(err, errDead) {
+			t.Fatal(err)
+		}
+		most = max(most, len(v.Indexes()))
+	}
+	if got := v.Indexes(); len(got) != tpmKeys || most == 0 {
+		t.Errorf("the TPM has %x, at most %d meanwhile", got, most)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "*.new")); len(left) != 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
