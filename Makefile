@@ -3,7 +3,7 @@ SHELL       := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .PHONY: build run static setup check test fuzz fuzz-list bench results bench-compare cover shape clean help
 # A package whose command has another name is written package:command.
-DEBIAN    := openssl python3 strace swtpm softhsm2:softhsm2-util opensc:pkcs11-tool
+DEBIAN    := openssl python3 strace swtpm softhsm2:softhsm2-util opensc:pkcs11-tool zsh fish
 VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 BUILD     := go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 FUZZTIME  := 30s

@@ -79,7 +79,7 @@ func groups() []group {
 		)},
 		{"Data", remote(encryptCommand, decryptCommand, reEncryptCommand, dataKeyCommand, randomCommand)},
 		{"Audit", []command{auditTailCommand, auditSearchCommand, auditVerifyCommand}},
-		{"Everything else", append(remote(callCommand(), benchCommand), versionCommand, helpCommand())},
+		{"Everything else", append(remote(callCommand(), benchCommand), completionCommand, completeCommand(), versionCommand, helpCommand())},
 	}
 }
 
