@@ -108,7 +108,7 @@ func (v *valueOf) word(command, placeholder string) []candidate {
 	case "SO":
 		return plainWords([]string{"ok", "denied", "error"})
 	case "SPEC":
-		return plainWords([]string{"soft", "soft:"})
+		return plainWords([]string{"soft", "soft:", "tpm2", "tpm2:path=", "tpm2:pin-file="})
 	}
 	if strings.Contains(placeholder, "|") && placeholder == strings.ToLower(placeholder) {
 		return plainWords(strings.Split(placeholder, "|"))

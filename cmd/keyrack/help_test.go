@@ -43,7 +43,7 @@ func example(t *testing.T, name, line string) {
 	line, _, _ = strings.Cut(line, " | ")
 	line = regexp.MustCompile(` [<>] \S+`).ReplaceAllString(line, "")
 	line = regexp.MustCompile(`\$\([^)]*\)`).ReplaceAllString(line, "VALUE")
-	words := strings.Fields(line)
+	words := strings.Fields(strings.ReplaceAll(line, "'", ""))
 	if words[0] != "keyrack" || !strings.HasPrefix(line, "keyrack "+name) {
 		t.Errorf("%q is no example of %s", line, name)
 	}

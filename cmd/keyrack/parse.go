@@ -55,7 +55,11 @@ func parseFlag(fs *flag.FlagSet, seen map[string]bool, arg string, args []string
 		value, args = args[0], args[1:]
 	}
 	seen[name] = true
-	if err := f.Value.Set(value); err != nil {
+	err := f.Value.Set(value)
+	if s, ok := f.Value.(*settingFlag); ok && err != nil && s.Discreet {
+		return nil, usagef(where, "%s: %s is not understood: %w", fs.Name(), dashed(name), err)
+	}
+	if err != nil {
 		return nil, usagef(where, "%s: invalid value %q for %s: %w", fs.Name(), value, dashed(name), err)
 	}
 	return args, nil

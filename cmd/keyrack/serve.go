@@ -97,8 +97,10 @@ func (sh *shell) worker(s supervise.State) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", append([]string{"worker"}, sh.workerFlags(s)...)...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdout, cmd.Stderr = sh.err, sh.err
+	known := settingVariables()
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
-		return strings.HasPrefix(v, "NOTIFY_SOCKET=") || strings.HasPrefix(v, envPrefix)
+		name, _, _ := strings.Cut(v, "=")
+		return name == "NOTIFY_SOCKET" || known[name] // a variable that a token's PIN is in stays
 	})
 	return cmd
 }

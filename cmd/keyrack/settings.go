@@ -198,12 +198,18 @@ func (sh *shell) env(name string) string {
 	return sh.getenv(name)
 }
 
-// strays warns of variables that look like settings and are none.
-func (sh *shell) strays() {
+// settingVariables returns the variables that settings have, and the one of the file.
+func settingVariables() map[string]bool {
 	known := map[string]bool{envConfig: true}
 	for i := range allSettings {
 		known[allSettings[i].EnvName()] = true
 	}
+	return known
+}
+
+// strays warns of variables that look like settings and are none.
+func (sh *shell) strays() {
+	known := settingVariables()
 	for _, v := range os.Environ() {
 		name, _, _ := strings.Cut(v, "=")
 		if !strings.HasPrefix(name, envPrefix) || known[name] {

@@ -20,7 +20,7 @@ import (
 // settings file and what help says of them are made of it and of nothing else.
 var allSettings = settings.Table{
 	{Name: "appliance.dir", Kind: settings.Path, Value: "DIR", Doc: "the appliance's data folder"},
-	{Name: "appliance.token", Value: "SPEC", Default: "soft", Valid: validToken, Rebase: rebaseToken,
+	{Name: "appliance.token", Value: "SPEC", Default: "soft", Valid: validToken, Discreet: true, Rebase: rebaseToken,
 		Doc: "the token that holds the root: tpm2 is this machine's TPM, tpm2:path=PATH;pin-file=FILE another, or one with a PIN; " +
 			"soft is a file in the data folder, soft:PATH one elsewhere, both for development"},
 	{Name: "appliance.listen", Value: "HOST:PORT", Default: api.DefaultListen, Valid: checkListen,

@@ -208,7 +208,7 @@ func (p *parse) take(k key, tree map[string]any) {
 		return
 	}
 	if err := s.Check(text); err != nil {
-		p.fault(k.line, "%s is %q: %v", s.Name, short(text), err)
+		p.fault(k.line, "%s is %s: %v", s.Name, s.Refused(text), err)
 		return
 	}
 	p.file.says[s.Name] = entry{s.rebase(text, filepath.Dir(p.file.Path)), k.line}

@@ -50,7 +50,7 @@ func (s *Setting) resolve(flags map[string]string, getenv func(string) string, f
 	}
 	if text := getenv(s.EnvName()); text != "" {
 		if err := s.Check(text); err != nil {
-			return Value{}, fmt.Errorf("environment variable %s is %q: %w", s.EnvName(), short(text), err)
+			return Value{}, fmt.Errorf("environment variable %s is %s: %w", s.EnvName(), s.Refused(text), err)
 		}
 		return Value{s, text, FromEnvironment, s.EnvName()}, nil
 	}

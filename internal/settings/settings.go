@@ -51,6 +51,9 @@ type Setting struct {
 	Choices []string
 	// Valid refuses more than the kind does, and says what is wanted; nil = nothing.
 	Valid func(text string) error
+	// Discreet keeps a value that is refused out of the message: somebody may have
+	// written a secret into it.
+	Discreet bool
 	// Rebase makes a value of the file independent of the folder dir that the
 	// file is in; nil = what the kind does.
 	Rebase func(text, dir string) string
@@ -163,6 +166,14 @@ func (s *Setting) Check(text string) error {
 		return s.Valid(text)
 	}
 	return nil
+}
+
+// Refused returns how a message shows a value that was refused.
+func (s *Setting) Refused(text string) string {
+	if s.Discreet {
+		return "not understood"
+	}
+	return strconv.Quote(short(text))
 }
 
 // errRange says that a value is not what its setting takes.

@@ -22,6 +22,12 @@ var rows = settings.Table{
 	{Name: "two.time", Kind: settings.Time, Min: 1e9, Max: 3600e9, Default: "10s", Doc: "a time"},
 	{Name: "two.choice", Kind: settings.Choice, Choices: []string{"red", "green", "blue"}, Default: "green", Doc: "a choice"},
 	{Name: "two.bool", Kind: settings.Bool, Default: "false", Doc: "a bool"},
+	{Name: "two.quiet", Discreet: true, Valid: func(s string) error {
+		if strings.Contains(s, "hush") {
+			return errors.New("want no secret")
+		}
+		return nil
+	}, Doc: "one that no message repeats"},
 	{Name: "two.picky", Flag: "very-picky", Env: "PICKY", Valid: func(s string) error {
 		if s != "yes" {
 			return errors.New("want yes")
@@ -108,6 +114,7 @@ func TestFaults(t *testing.T) {
 		"time":          {"[two]\ntime = \"90m\"", `f:2: two.time is "90m": want a time from 1s to 1h`},
 		"choice":        {"[two]\nchoice = \"pink\"", `f:2: two.choice is "pink": want red, green or blue`},
 		"valid":         {"[two]\npicky = \"no\"", `f:2: two.picky is "no": want yes`},
+		"discreet":      {"[two]\nquiet = \"hush\"", `f:2: two.quiet is not understood: want no secret`},
 		"empty":         {"[one]\ntext = \"\"", `f:2: one.text is "": want a text, not an empty one`},
 		"twice":         {"[one]\ntext = \"a\"\n\"text\" = \"b\"", `f:3: one.text is given twice: it stands in line 2 already`},
 		"table twice":   {"[one]\n[two]\n[one]", `f:3: \[one\] is given twice: it stands in line 1 already`},
@@ -159,6 +166,11 @@ func TestOverride(t *testing.T) {
 			t.Errorf("got %s from %s, want %s from %s; %v", n.Text, n.Where, c.text, c.where, v["two.picky"])
 		}
 	}
+	env["KEYRACK_QUIET"] = "hush"
+	if _, err := rows.Resolve(flags, get, file); err == nil || err.Error() != `environment variable KEYRACK_QUIET is not understood: want no secret` {
+		t.Errorf("got %v", err)
+	}
+	delete(env, "KEYRACK_QUIET")
 	env["PICKY"] = "no"
 	if _, err := rows.Resolve(flags, get, file); err == nil || err.Error() != `environment variable PICKY is "no": want yes` {
 		t.Errorf("got %v", err)
