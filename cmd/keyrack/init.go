@@ -24,7 +24,7 @@ run it again.`,
 	examples: []string{
 		"keyrack init --dir /var/lib/keyrack",
 		"keyrack init --dir /var/lib/keyrack --token tpm2",
-		"keyrack init --dir /var/lib/keyrack --token 'tpm2:pin-file=/etc/keyrack/pin'",
+		"keyrack init --dir /var/lib/keyrack --token tpm2:pin-file=/etc/keyrack/pin",
 	},
 	settings: []string{"appliance.dir", "appliance.token"},
 	flags:    initFlags,
