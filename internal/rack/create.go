@@ -67,6 +67,9 @@ func (c *Config) fill(ctx context.Context, below keystore.Store) (Identity, erro
 		return Identity{}, fmt.Errorf("open the token: %w", err)
 	}
 	defer token.Close()
+	if err := mixRandom(ctx, token); err != nil {
+		return Identity{}, err
+	}
 	if c.Store != nil { // it may hold what uses the keys: they are domain's to end
 		return c.make(ctx, below, token)
 	}

@@ -258,7 +258,7 @@ func (a *Appliance) openToken(ctx context.Context) (err error) {
 	if d := a.token.Describe(); d.Warning != "" {
 		a.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, d.Warning, slog.String("token", d.Kind))
 	}
-	return nil
+	return mixRandom(ctx, a.token)
 }
 
 func (a *Appliance) findDomain(ctx context.Context) (err error) {

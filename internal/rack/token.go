@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/keyrack/keyrack/hsm"
 	"github.com/keyrack/keyrack/hsm/soft"
 	"github.com/keyrack/keyrack/hsm/tpm2"
+	"github.com/keyrack/keyrack/internal/securemem"
 )
 
 // ErrToken says that a token's specification makes no sense.
@@ -60,4 +62,23 @@ func softToken(path string) (create, open hsm.Opener) {
 		return t, err
 	}
 	return create, open
+}
+
+// poolBytes is how much of the token's generator the kernel's gets at each start.
+const poolBytes = 64
+
+// mixRandom mixes random bytes of the token into the kernel's pool, from which all of ours come. Writing to /dev/urandom
+// takes nothing away and credits nothing (random(4)), so a token whose generator is bad does no harm.
+func mixRandom(ctx context.Context, token hsm.Provider) error {
+	b := make([]byte, poolBytes)
+	defer securemem.Wipe(b)
+	if err := token.Random(ctx, b); err != nil {
+		return fmt.Errorf("random bytes of the token: %w", err)
+	}
+	f, err := os.OpenFile("/dev/urandom", os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	return errors.Join(err, f.Close())
 }
