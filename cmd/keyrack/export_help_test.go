@@ -5,6 +5,7 @@ import (
 	"flag"
 	"io"
 
+	"github.com/keyrack/keyrack/internal/rack"
 	"github.com/keyrack/keyrack/internal/settings"
 )
 
@@ -48,4 +49,16 @@ func Parses(args []string) error {
 		return err
 	}
 	return nil
+}
+
+// RackConfig returns the appliance that serve makes of settings, without what cannot
+// be compared.
+func RackConfig(given map[string]string) (rack.Config, error) {
+	values, err := allSettings.Resolve(given, func(string) string { return "" }, nil)
+	if err != nil {
+		return rack.Config{}, err
+	}
+	cfg, err := (&shell{err: io.Discard, settings: values}).rackConfig("serve")
+	cfg.Token, cfg.Logger = nil, nil
+	return cfg, err
 }
