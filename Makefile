@@ -45,8 +45,8 @@ fuzz: ## every fuzz target for FUZZTIME (30s) each, in random order, starting no
 	$$run </dev/null || $$run </dev/null; done # a finding is a seed by then and fails again; go test's own deadline does not
 bench: ## all benchmarks, or those named BENCH=regexp
 	$(BENCHRUN)
-results: build ## measure the appliance over TLS from another process (10 minutes, quiet machine) into bench/RESULTS.md
-	go run ./bench
+results: build ## measure the appliance over TLS from another process (10 minutes, quiet machine) and under attack, into bench/RESULTS.md
+	go run ./bench && go run ./bench -hostile
 bench-compare: ## benchmarks of REF=main against this tree, alternating, six runs each
 	rm -rf bin/ref bin/ref.txt bin/new.txt; mkdir -p bin/ref; git archive $(REF) | tar x -C bin/ref
 	for i in 1 2 3 4 5 6; do (cd bin/ref; $(BENCHRUN)) >>bin/ref.txt; $(BENCHRUN) >>bin/new.txt; done

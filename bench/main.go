@@ -1,7 +1,9 @@
 // Command bench measures the appliance as its users meet it: it starts
 // `keyrack dev` with an audit log that syncs before every reply, loads it from
 // another process with `keyrack bench`, three times for each row, and writes the
-// medians into RESULTS.md. Run it on a quiet machine: `make results`.
+// medians into RESULTS.md. Run it on a quiet machine: `make results`. With -hostile it
+// measures one well-behaved client of `keyrack serve` beside a crowd and attackers, which
+// are processes of their own (peers.go), and what idle connections hold of memory.
 //
 // What is compared with another commit must come from one session on one
 // machine; the CPU time and the allocations of the server are the figures that
@@ -53,6 +55,7 @@ type result struct {
 	OpsPerSecond     float64
 	P50Micros        float64
 	P99Micros        float64
+	P999Micros       float64
 	ServerCPUMicros  float64
 	AllocationsPerOp float64
 	BytesPerOp       float64
@@ -65,7 +68,25 @@ func main() {
 	duration := flag.Duration("duration", 5*time.Second, "of each run")
 	runs := flag.Int("runs", 3, "of each row; the median counts")
 	out := flag.String("write", "bench/RESULTS.md", "file with the markers of the table")
+	attack := flag.Bool("hostile", false, "measure a crowd and attacks, instead of the table of operations")
+	idle := flag.Int("idle", 10_000, "idle connections of -hostile")
+	role := flag.String("role", "", "be a part of -hostile")
+	count := flag.Int("count", 0, "of that part")
 	flag.Parse()
+	if *role != "" {
+		runPeer(*role, *count)
+		return
+	}
+	if *attack {
+		table, err := hostile(*keyrack, *idle, *duration)
+		if err == nil {
+			err = replace(*out, "hostile", table)
+		}
+		if err != nil {
+			log.Fatal(err)
+		}
+		return
+	}
 	var table bytes.Buffer
 	fmt.Fprintf(&table, "%s, commit %s, %s, %s, %v a run, median of %d.\n\n",
 		machine(), output("git", "describe", "--always", "--dirty"), time.Now().UTC().Format("2006-01-02"), runtime.Version(), *duration, *runs)
@@ -75,7 +96,7 @@ func main() {
 		fmt.Print(line)
 		table.WriteString(line)
 	}
-	if err := replace(*out, table.Bytes()); err != nil {
+	if err := replace(*out, "table", table.Bytes()); err != nil {
 		log.Fatal(err)
 	}
 }
@@ -121,13 +142,13 @@ func (r row) line(m result) string {
 		m.ServerCPUMicros, goal, m.OpsPerSecond, m.P50Micros/1000, m.P99Micros/1000, m.AllocationsPerOp)
 }
 
-// replace puts table between the markers of a file.
-func replace(path string, table []byte) error {
+// replace puts table between the markers of a name in a file.
+func replace(path, name string, table []byte) error {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	const begin, end = "<!-- table -->\n", "<!-- end -->\n"
+	begin, end := "<!-- "+name+" -->\n", "<!-- end -->\n"
 	head, rest, ok := strings.Cut(string(b), begin)
 	_, tail, ok2 := strings.Cut(rest, end)
 	if !ok || !ok2 {
