@@ -52,7 +52,7 @@ const (
 	FrameTimeout      = 10 * time.Second // from a frame's first byte to its last
 	WriteTimeout      = 30 * time.Second // for one write of replies
 	IdleTimeout       = 15 * time.Minute // without a whole frame
-	MaxConnections    = 4096             // open at once from the network, handshakes included
+	MaxConnections    = 16_384           // open at once from the network, handshakes included
 	MaxHandshakes     = 1024             // of them those that have not said who they are
 	MaxConnsPrincipal = 1024             // open at once by one principal
 	MaxConnsOperator  = 64               // open at once on the Unix socket, besides the others

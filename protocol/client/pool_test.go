@@ -1,11 +1,14 @@
 package client_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -73,6 +76,15 @@ func TestAThousandCallersOnOneConnection(t *testing.T) {
 	}}
 	bubble(t, p, client.Config{}, func(t *testing.T, c *client.Client) {
 		var wg sync.WaitGroup
+		_, err := client.Do(t.Context(), c, applianceapi.GetAuditConsistency, &applianceapi.GetAuditConsistencyRequest{})
+		check(t, err)
+		synctest.Wait()
+		before := goroutinesHere() // this one, the appliance, and two of the connection at least
+		defer func() {
+			if n := goroutinesHere(); n != before || n < 4 {
+				t.Errorf("%d goroutines before the calls, %d after them", before, n)
+			}
+		}()
 		for i := range 1000 {
 			wg.Go(func() {
 				for n := range 5 {
@@ -99,6 +111,17 @@ func TestAThousandCallersOnOneConnection(t *testing.T) {
 		}
 	})
 }
+
+// goroutinesHere returns how many goroutines there are in the caller's bubble.
+func goroutinesHere() int {
+	all := make([]byte, 64<<20)
+	all = all[:runtime.Stack(all, true)]
+	own := synctestBubble.Find(all) // the caller's stack is the first
+	return bytes.Count(all, own)
+}
+
+// synctestBubble is how a stack names its bubble.
+var synctestBubble = regexp.MustCompile(`synctest bubble \d+\]`)
 
 // TestOnlyWhatWasSentIsLost: a request that was not given to the network when the
 // connection ended is made again whatever it does; nobody else's is.
