@@ -88,7 +88,7 @@ func (p *parse) fault(line int, format string, args ...any) {
 	p.faults = append(p.faults, Fault{p.file.Path, line, fmt.Sprintf(format, args...)})
 }
 
-// place is where a key of the file stands.
+// key is a key of the file, in its table, and where it stands.
 type key struct {
 	path []string
 	line int

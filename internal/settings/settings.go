@@ -258,7 +258,7 @@ func timeText(n int64) string {
 	return text
 }
 
-// SizeText and TimeText write the defaults of a table.
+// SizeText writes a number of bytes as a Size is written.
 func SizeText(bytes int64) string { return sizeText(bytes) }
 
 // TimeText writes a duration as a Time is written.
