@@ -3,7 +3,9 @@ package server_test
 import (
 	"bytes"
 	"context"
+	"net"
 	"regexp"
+	"runtime"
 	"runtime/pprof"
 	"strconv"
 	"strings"
@@ -121,4 +123,55 @@ func TestFramesLargerThanTheBuffer(t *testing.T) {
 	if kinds, _ := c.answers(len(sizes)); kinds[1] != api.KindNone || kinds[2] != api.KindNone || kinds[3] != api.KindNone || kinds[5] != api.KindNone {
 		t.Errorf("got %v", kinds)
 	}
+}
+
+// TestSlowPeersLeaveNothing: whatever way a peer has of taking its time, its deadline ends
+// the connection, and no goroutine of it is left.
+func TestSlowPeersLeaveNothing(t *testing.T) {
+	t.Parallel()
+	labelled(t, func(count func(string) int) {
+		b := start(t, newSlow().routes, func(s *setup) {
+			s.limits.HandshakeTimeout, s.limits.FrameTimeout = 2*time.Second, 200*time.Millisecond
+			s.limits.WriteTimeout, s.limits.IdleTimeout = 200*time.Millisecond, 2*time.Second
+		})
+		ours := func() int { return count("protocol/server.(*conn)") + count("protocol/server.(*outbox)") }
+		eventually(t, "a rest of the appliance's own", func() bool { return count("(*outbox).write") == 0 })
+		before := ours()
+		drip := func(nc net.Conn, b []byte) {
+			for _, one := range b {
+				if _, err := nc.Write([]byte{one}); err != nil {
+					return
+				}
+				runtime.Gosched()
+			}
+		}
+		hello := append([]byte{22, 3, 1, 0x40, 0}, make([]byte, 1<<14)...)
+		slow := map[string]func(){
+			"says nothing":               func() { b.connect() },
+			"a hello byte by byte":       func() { go drip(b.connect(), hello[:1000]) },
+			"half a handshake":           func() { b.halfway() },
+			"a greeting that is ignored": func() { b.dial(b.config()) },
+			"idle":                       func() { b.open() },
+			"a frame byte by byte":       func() { c := b.open(); go drip(c, c.encrypt(1, "rose")[:20]) },
+			"a request, then idle":       func() { c := b.open(); c.send(c.encrypt(1, "rose")); c.reply() },
+			"answers that are not taken": func() {
+				c := b.open()
+				go func() {
+					for {
+						if _, err := c.Write(protocol.AppendRequest(nil, 1, talk.Op, &said{})); err != nil {
+							return
+						}
+					}
+				}()
+			},
+		}
+		for range 3 {
+			for _, act := range slow {
+				act()
+			}
+		}
+		eventually(t, "the end of all", func() bool { return b.srv.Connections() == 0 })
+		eventually(t, "the end of their goroutines", func() bool { return ours() <= before })
+		b.serves()
+	})
 }
