@@ -88,7 +88,9 @@ func newConn(ctx context.Context, s *Server, nc net.Conn) *conn {
 func (c *conn) run(identify Identify) {
 	defer c.cut()
 	ctx := c.ctx
-	if err := c.greet(ctx, identify); err != nil {
+	greeted := make(chan error)
+	go func() { greeted <- c.greet(ctx, identify) }() // a handshake wants a deep stack, which an idle connection would keep
+	if err := <-greeted; err != nil {
 		c.turnAway(ctx, err)
 		return
 	}
