@@ -24,7 +24,7 @@ func errorSections() []errorSection {
 		{"Command lines", commandLines},
 		{"Environment, network, certificates", theWayThere},
 		{"Keys, ciphertexts, files", keysAndFiles},
-		{"Folders, tokens, addresses", foldersAndTokens},
+		{"Folders, tokens, addresses", foldersAndTokens}, {"PKCS#11 tokens", pkcs11Tokens},
 		{"An appliance and its operator", operators},
 		{"The audit log", auditLogs},
 		{"Damage, and no room", damages},

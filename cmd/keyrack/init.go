@@ -19,12 +19,22 @@ Makes an appliance in DIR, which is made for its user alone unless it is there: 
 root in the token, a domain key, an empty store and the server's key. It prints by
 what others know the appliance. It does not start it: keyrack serve does.
 
+A token behind a vendor's PKCS#11 library is named by attributes as a PKCS#11 URI has
+them (RFC 7512), in quotes because of the semicolons, and must have its user PIN:
+  'pkcs11:module=/usr/lib/softhsm/libsofthsm2.so;token=LABEL;pin-file=/etc/keyrack/pin'
+serial=, manufacturer= and model= say more of which token. Instead of pin-file=, a file
+of mode 0600, the PIN's place can be pin-env=VARIABLE or, in a systemd unit with
+LoadCredentialEncrypted=NAME, pin-credential=NAME. A PIN that the token has refused is
+not tried again until it is another one; where one more wrong PIN would lock the token
+none is tried, unless final-try=yes stands there.
+
 A folder that holds an appliance is refused. An attempt that was cut off left none:
 run it again.`,
 	examples: []string{
 		"keyrack init --dir /var/lib/keyrack",
 		"keyrack init --dir /var/lib/keyrack --token tpm2",
 		"keyrack init --dir /var/lib/keyrack --token tpm2:pin-file=/etc/keyrack/pin",
+		"keyrack init --dir rack --token 'pkcs11:module=/usr/lib/hsm.so;token=kr;pin-file=/etc/pin'",
 	},
 	settings: []string{"appliance.dir", "appliance.token"},
 	flags:    initFlags,

@@ -68,7 +68,7 @@ type group struct {
 func groups() []group {
 	return []group{
 		{"The appliance", []command{
-			devCommand, devResetCommand, initCommand, serveCommand, workerCommand, statusCommand, lockCommand, unlockCommand,
+			devCommand, devResetCommand, initCommand, serveCommand, workerCommand, tokenProcessCommand, statusCommand, lockCommand, unlockCommand,
 			checkCommand, domainRotateCommand, configCommand, configCheckCommand, configExampleCommand,
 		}},
 		{"Clients", []command{clientInitCommand, principalAddCommand, principalListCommand, principalRemoveCommand}},

@@ -23,7 +23,7 @@ func (sh *shell) rackConfig(command string) (cfg rack.Config, err error) {
 	}
 	makes, opens, err := rack.ParseToken(v.Text("appliance.token"), dir)
 	if err != nil {
-		return cfg, misused("give --token soft, soft:PATH, tpm2, or 'tpm2:path=PATH;pin-file=FILE' in quotes", "%w", err)
+		return cfg, misused("give --token soft, soft:PATH, tpm2, 'tpm2:path=PATH;pin-file=FILE' or 'pkcs11:module=PATH;token=LABEL;pin-file=FILE' in quotes", "%w", err)
 	}
 	cfg = rack.Config{
 		Dir: dir, Token: opens, Version: version, Logger: serveLogger(sh.err),

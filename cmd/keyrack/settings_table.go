@@ -22,6 +22,7 @@ var allSettings = settings.Table{
 	{Name: "appliance.dir", Kind: settings.Path, Value: "DIR", Doc: "the appliance's data folder"},
 	{Name: "appliance.token", Value: "SPEC", Default: "soft", Valid: validToken, Discreet: true, Rebase: rebaseToken,
 		Doc: "the token that holds the root: tpm2 is this machine's TPM, tpm2:path=PATH;pin-file=FILE another, or one with a PIN; " +
+			"pkcs11:module=PATH;token=LABEL;pin-file=FILE one behind a vendor's PKCS#11 library; " +
 			"soft is a file in the data folder, soft:PATH one elsewhere, both for development"},
 	{Name: "appliance.listen", Value: "HOST:PORT", Default: api.DefaultListen, Valid: checkListen,
 		Doc: "where clients reach the appliance; port 0 is any free one, kept while serve runs"},
@@ -100,7 +101,7 @@ func validToken(spec string) error {
 	return nil
 }
 
-// rebaseToken makes the path in a token's specification one of the file's folder.
+// rebaseToken makes the path of a soft token one of the file's folder; those of other tokens are absolute.
 func rebaseToken(spec, dir string) string {
 	kind, path, named := strings.Cut(spec, ":")
 	if kind != "soft" || !named || filepath.IsAbs(path) {

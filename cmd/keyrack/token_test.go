@@ -2,7 +2,9 @@ package main_test
 
 import (
 	"context"
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -31,6 +33,9 @@ func TestTokens(t *testing.T) {
 			}
 			return newTPM(t) + ";pin-file=" + pin, newTPM(t) + ";pin-file=" + pin
 		}},
+		"pkcs11": {"SoftHSM project SoftHSM v2", func(t *testing.T, e *testscript.Env) (string, string) {
+			return newSoftHSM(t, e, "one"), newSoftHSM(t, e, "other")
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -53,6 +58,24 @@ func TestTokens(t *testing.T) {
 
 // newTPM starts a TPM and returns its specification.
 func newTPM(t *testing.T) string { return "tpm2:path=" + swtpm.Start(t).Path() }
+
+// newSoftHSM makes a token of a SoftHSM in the script's folder and returns its specification.
+func newSoftHSM(t *testing.T, e *testscript.Env, label string) string {
+	t.Helper()
+	conf, tokens, pin := filepath.Join(e.WorkDir, "softhsm2.conf"), filepath.Join(e.WorkDir, "tokens"), filepath.Join(e.WorkDir, "pin")
+	e.Setenv("SOFTHSM2_CONF", conf)
+	err := errors.Join(os.MkdirAll(tokens, 0o700), os.WriteFile(pin, []byte("0815\n"), 0o600),
+		os.WriteFile(conf, []byte("directories.tokendir = "+tokens+"\nobjectstore.backend = file\nlog.level = ERROR\n"), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "softhsm2-util", "--init-token", "--free", "--label", label, "--so-pin", "so-pin", "--pin", "0815")
+	cmd.Env = append(os.Environ(), "SOFTHSM2_CONF="+conf)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("softhsm2-util of the package softhsm2 (make setup installs it): %v\n%s", err, out)
+	}
+	return "pkcs11:module=/usr/lib/softhsm/libsofthsm2.so;token=" + label + ";pin-file=" + pin
+}
 
 // asClient gives the commands that follow the environment that principal add has printed, and the address at which the
 // appliance of a folder is now: client FILE DIR.

@@ -22,7 +22,7 @@ func ParseConfig(text string) (c Config, err error) {
 		name, value, ok := strings.Cut(part, "=")
 		switch {
 		case !ok:
-			return c, fmt.Errorf("%w: %q is not NAME=VALUE", ErrConfig, name)
+			return c, fmt.Errorf("%w: an attribute is not NAME=VALUE", ErrConfig) // which one is not said: it may be a PIN
 		case seen[name]:
 			return c, fmt.Errorf("%w: %s stands there twice", ErrConfig, name)
 		}
@@ -73,9 +73,9 @@ func (c *Config) check() error {
 	case sources > 1:
 		return fmt.Errorf("%w: the PIN can come from one place only", ErrConfig)
 	case c.PINFile != "" && !filepath.IsAbs(c.PINFile):
-		return fmt.Errorf("%w: pin-file %q is not an absolute path", ErrConfig, c.PINFile)
+		return fmt.Errorf("%w: the value of pin-file is not an absolute path", ErrConfig)
 	case c.PINCredential != "" && (filepath.Base(c.PINCredential) != c.PINCredential || c.PINCredential == ".."):
-		return fmt.Errorf("%w: pin-credential %q is not a name", ErrConfig, c.PINCredential)
+		return fmt.Errorf("%w: the value of pin-credential is not a name", ErrConfig)
 	case c.Sessions < 0 || c.Sessions > maxSessions || c.Timeout < 0:
 		return fmt.Errorf("%w: at most %d sessions, and no negative time", ErrConfig, maxSessions)
 	}

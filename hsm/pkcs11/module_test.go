@@ -157,7 +157,7 @@ func TestParseConfig(t *testing.T) {
 	for text, want := range map[string]string{
 		"": "NAME=VALUE", "token=a": "module=PATH is missing", "module=x;token=a": "absolute", "module=/x": "token=LABEL", "module=/x;token=a;token=b": "twice",
 		"module=/x;token=": "empty", "module=/x;token=%zz": "encoded", "module=/x;token=%00": "encoded", "module=/x;token=a;slot=1": "none of module",
-		"module=/x;token=a;pin-value=1234": "everybody's", "module=/x;token=a;pin=1234": "everybody's", "module=/x;token=a;": "NAME=VALUE",
+		"module=/x;token=a;pin-value=1234": "everybody's", "module=/x;token=a;pin=1234": "everybody's", "module=/x;token=a;1234": "NAME=VALUE", "module=/x;token=a;pin-file=1234": "absolute", "module=/x;token=a;pin-credential=a/1234": "not a name", "module=/x;token=a;": "NAME=VALUE",
 		"module=/x;token=a;pin-file=pin": "absolute", "module=/x;token=a;pin-file=/p;pin-env=P": "one place", "module=/x;token=a;final-try=no": "none of module",
 		"module=/x;token=" + strings.Repeat("a", 9000): "longer than",
 	} {

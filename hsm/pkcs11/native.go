@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"unsafe"
 
 	"github.com/miekg/pkcs11"
@@ -38,7 +39,11 @@ func loadNative(path string) (cryptoki, error) {
 	var n native
 	if why := C.kr_load(name, &n.list); why != nil {
 		defer C.free(unsafe.Pointer(why))
-		return nil, fmt.Errorf("%w: %s: %s", ErrModule, path, printable(C.GoString(why)))
+		text := printable(C.GoString(why))
+		if !strings.Contains(text, path) { // the linker names it, we do not
+			text = path + ": " + text
+		}
+		return nil, fmt.Errorf("%w: %s", ErrModule, text)
 	}
 	if n.Ctx = pkcs11.New(path); n.Ctx == nil {
 		return nil, fmt.Errorf("%w: %s cannot be loaded again", ErrModule, path)

@@ -3,6 +3,8 @@ package rack
 import (
 	"errors"
 
+	"github.com/keyrack/keyrack/hsm/pkcs11"
+	"github.com/keyrack/keyrack/hsm/remote"
 	"github.com/keyrack/keyrack/hsm/soft"
 	"github.com/keyrack/keyrack/hsm/tpm2"
 	"github.com/keyrack/keyrack/keystore/bolt"
@@ -30,8 +32,25 @@ var (
 	ErrTPMLockout   = tpm2.ErrLockout     // it is locked against guessing, or nearly
 	ErrTPMFull      = tpm2.ErrFull        // it has no room for another key's counter
 	ErrTPMReplaced  = tpm2.ErrReplaced    // another one is in its place, or it was cleared
-	ErrStoreUnsafe  = bolt.ErrUnsafe      // others may read the store's file
-	ErrStoreFormat  = bolt.ErrFormat      // it is not a store, or one of another version
-	ErrStoreDamaged = bolt.ErrDamaged     // it is not as it was written
-	ErrStoreInUse   = bolt.ErrInUse       // another program has it open
+
+	ErrTokenNotBuilt   = pkcs11.ErrNotBuilt   // this build cannot load a PKCS#11 module
+	ErrTokenModule     = pkcs11.ErrModule     // the file is no PKCS#11 module
+	ErrTokenMissing    = pkcs11.ErrNoToken    // the module has no such token, or two
+	ErrTokenUnfit      = pkcs11.ErrToken      // the token cannot do what a root must
+	ErrTokenPINFile    = pkcs11.ErrPINFile    // the PIN cannot be read
+	ErrTokenPIN        = pkcs11.ErrPIN        // the token refuses it
+	ErrTokenPINTries   = pkcs11.ErrPINTries   // one wrong PIN more locks it
+	ErrTokenPINLocked  = pkcs11.ErrPINLocked  // it is locked
+	ErrTokenFull       = pkcs11.ErrFull       // it has no room for a key
+	ErrTokenAttributes = pkcs11.ErrAttributes // a key in it can do more than it may
+	ErrTokenTwice      = pkcs11.ErrTwice      // two keys in it have one id
+	ErrTokenGone       = pkcs11.ErrGone       // it does not answer
+	ErrTokenSilent     = pkcs11.ErrSilent     // nor in time
+	ErrTokenReply      = pkcs11.ErrReply      // its module answers nonsense
+	ErrTokenDied       = remote.ErrDied       // the process that holds it has died
+
+	ErrStoreUnsafe  = bolt.ErrUnsafe  // others may read the store's file
+	ErrStoreFormat  = bolt.ErrFormat  // it is not a store, or one of another version
+	ErrStoreDamaged = bolt.ErrDamaged // it is not as it was written
+	ErrStoreInUse   = bolt.ErrInUse   // another program has it open
 )

@@ -19,13 +19,14 @@ import (
 
 // What stands in the data folder. All of it is the service's own user's alone.
 const (
-	storeName  = "store.db"     // keystore/bolt; its presence says that the folder holds an appliance
-	freshName  = "store.new"    // the store of an appliance that is being made
-	tokenName  = "token"        // hsm/soft, unless it is elsewhere
-	auditName  = "audit"        // the audit log
-	serverName = "server.pem"   // key and certificate of the server
-	socketName = "keyrack.sock" // the operator's way in
-	lockName   = "lock"         // held by the process that uses the folder, and names it
+	storeName   = "store.db"     // keystore/bolt; its presence says that the folder holds an appliance
+	freshName   = "store.new"    // the store of an appliance that is being made
+	tokenName   = "token"        // hsm/soft, unless it is elsewhere
+	refusedName = "pin-refused"  // hsm/pkcs11, while a PIN is wrong
+	auditName   = "audit"        // the audit log
+	serverName  = "server.pem"   // key and certificate of the server
+	socketName  = "keyrack.sock" // the operator's way in
+	lockName    = "lock"         // held by the process that uses the folder, and names it
 )
 
 var (

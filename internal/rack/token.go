@@ -21,7 +21,8 @@ var ErrToken = errors.New("rack: --token is not understood")
 // ParseToken returns how to make and how to open the token that a specification
 // names: "soft" is a file in the data folder dir, "soft:PATH" one elsewhere, where a copy
 // of the folder does not take it along; "tpm2" is the machine's TPM, "tpm2:NAME=VALUE;…" one
-// that [tpm2.ParseConfig] describes. create takes a token that is there already, because
+// that [tpm2.ParseConfig] describes; "pkcs11:NAME=VALUE;…" is one behind a vendor's library, see
+// [pkcs11.ParseConfig], which its operator has initialised. create takes a token that is there already, because
 // an attempt to make an appliance may have been cut off. It reads no secret.
 func ParseToken(spec, dir string) (create, open hsm.Opener, err error) {
 	kind, rest, named := strings.Cut(spec, ":")
@@ -47,8 +48,13 @@ func ParseToken(spec, dir string) (create, open hsm.Opener, err error) {
 			return t, nil
 		}
 		return open, open, nil
+	case kind == "pkcs11":
+		if open, err = pkcs11Token(rest, dir); err != nil {
+			return nil, nil, fmt.Errorf("%w: %w", ErrToken, err)
+		}
+		return open, open, nil
 	}
-	return nil, nil, fmt.Errorf("%w: %q is none of soft, soft:PATH, tpm2 and tpm2:NAME=VALUE;…", ErrToken, spec)
+	return nil, nil, fmt.Errorf("%w: %q is none of soft, soft:PATH, tpm2, tpm2:NAME=VALUE;… and pkcs11:NAME=VALUE;…", ErrToken, spec)
 }
 
 // softToken returns how to make and how to open the token in the file at path.
