@@ -170,6 +170,9 @@ func TestBinding(t *testing.T) {
 			bad := bytes.Clone(blob)
 			bad[i] ^= 1
 			tpm2.Repair(bad)
+			if _, err := p.Load(t.Context(), blob); err != nil { // so that it is loaded
+				t.Fatal(err)
+			}
 			if k, err := p.Load(t.Context(), bad); !errors.Is(err, hsm.ErrBlob) || k != nil {
 				t.Errorf("%v, byte %d: %v", spec, i, err)
 			}
@@ -179,6 +182,51 @@ func TestBinding(t *testing.T) {
 		}
 	}
 }
+
+// TestFormat: the key is what FORMAT.md says, and the chip lets nobody use or change it who does not satisfy its policy.
+func TestFormat(t *testing.T) {
+	t.Parallel()
+	v := swtpm.Start(t)
+	p := open(t, tpm2.Config{Path: v.Path()})
+	_, blob := generate(t, p, hsm.PRFSHA256)
+	_ = p.Close()
+	policy, err := tpm.NewPolicyCalculator(tpm.TPMAlgSHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := tpm.PolicyNV{NVIndex: named(t, counter(blob, true)), OperandB: tpm.TPM2BOperand{Buffer: blob[63:71]}, Operation: tpm.TPMEOEq}
+	if err := check.Update(policy); err != nil {
+		t.Fatal(err)
+	}
+	public := tpm.TPMTPublic{
+		Type: tpm.TPMAlgKeyedHash, NameAlg: tpm.TPMAlgSHA256, AuthPolicy: tpm.TPM2BDigest{Buffer: policy.Hash().Digest},
+		ObjectAttributes: tpm.TPMAObject{FixedTPM: true, FixedParent: true, SensitiveDataOrigin: true, AdminWithPolicy: true, NoDA: true, SignEncrypt: true},
+		Parameters: tpm.NewTPMUPublicParms(tpm.TPMAlgKeyedHash, &tpm.TPMSKeyedHashParms{Scheme: tpm.TPMTKeyedHashScheme{
+			Scheme: tpm.TPMAlgHMAC, Details: tpm.NewTPMUSchemeKeyedHash(tpm.TPMAlgHMAC, &tpm.TPMSSchemeHMAC{HashAlg: tpm.TPMAlgSHA256})}}),
+		Unique: tpm.NewTPMUPublicID(tpm.TPMAlgKeyedHash, &tpm.TPM2BDigest{Buffer: blob[71:103]}),
+	}
+	raw(t, v, func(r transport.TPM) {
+		srk := do(t, r, tpm.ReadPublic{ObjectHandle: tpm.TPMHandle(0x81000001)}.Execute)
+		if !bytes.Equal(srk.Name.Buffer[2:], blob[3:35]) {
+			t.Errorf("the SRK's Name is %x", srk.Name.Buffer)
+		}
+		parent := tpm.NamedHandle{Handle: 0x81000001, Name: srk.Name}
+		k := do(t, r, tpm.Load{ParentHandle: parent, InPrivate: tpm.TPM2BPrivate{Buffer: blob[103 : len(blob)-16]}, InPublic: tpm.New2B(public)}.Execute)
+		use := tpm.Hmac{Buffer: tpm.TPM2BMaxBuffer{Buffer: []byte("x")}, HashAlg: tpm.TPMAlgSHA256}
+		for name, auth := range map[string]tpm.Session{"password": tpm.PasswordAuth(nil), "HMAC": tpm.HMAC(tpm.TPMAlgSHA256, 16), "empty policy": tpm.Policy(tpm.TPMAlgSHA256, 16, nothing)} {
+			use.Handle = tpm.AuthHandle{Handle: k.ObjectHandle, Name: k.Name, Auth: auth}
+			if _, err := use.Execute(r); !errors.Is(err, tpm.TPMRCAuthUnavailable) && !errors.Is(err, tpm.TPMRCPolicyFail) {
+				t.Errorf("used with %s: %v", name, err)
+			}
+		}
+		change := tpm.ObjectChangeAuth{ObjectHandle: tpm.AuthHandle{Handle: k.ObjectHandle, Name: k.Name, Auth: tpm.PasswordAuth(nil)}, ParentHandle: parent}
+		if _, err := change.Execute(r); !errors.Is(err, tpm.TPMRCAuthUnavailable) && !errors.Is(err, tpm.TPMRCAuthType) {
+			t.Errorf("changed its authorization value: %v", err)
+		}
+	})
+}
+
+func nothing(transport.TPM, tpm.TPMISHPolicy, tpm.TPM2BNonce) error { return nil }
 
 // TestSubstitution: the private area of one key does not serve with the fields of another.
 func TestSubstitution(t *testing.T) {

@@ -250,6 +250,28 @@ func TestCodes(t *testing.T) {
 	s.intact(t, "codes", nil)
 }
 
+// TestNotAReply: headers that no TPM sends.
+func TestNotAReply(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	for name, reply := range map[string][]byte{
+		"tag":               {0x12, 0x34, 0, 0, 0, 10, 0, 0, 0, 0},
+		"tag of a failure":  {0x80, 2, 0, 0, 0, 10, 0, 0, 1, 1},
+		"code":              {0x80, 1, 0, 0, 0, 10, 1, 2, 3, 4},
+		"body of a failure": {0x80, 1, 0, 0, 0, 12, 0, 0, 1, 1, 0, 0},
+		"size below 10":     {0x80, 1, 0, 0, 0, 9, 0, 0, 0, 0},
+		"size above 4096":   {0x80, 1, 0, 0, 0x10, 1, 0, 0, 0, 0},
+		"size above 2 GiB":  {0x80, 1, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0},
+	} {
+		s.bus.Set(func(int, []byte, func([]byte) []byte) []byte { return reply })
+		if err := s.operations()["Load"](t.Context()); !errors.Is(err, tpm2.ErrGarbage) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	s.bus.Set(nil)
+	s.intact(t, "bad replies", nil)
+}
+
 // TestDestroyUnderFaults: a Destroy that goes wrong does not say that the key is gone, and the next one ends it.
 func TestDestroyUnderFaults(t *testing.T) {
 	t.Parallel()
