@@ -234,6 +234,7 @@ func makeRequests(t *testing.T, m *maker) {
 		{"remove-principal", applianceapi.RemovePrincipal.Op, &applianceapi.RemovePrincipalRequest{Name: "web"}},
 		{"search-audit-records", applianceapi.SearchAuditRecords.Op, &applianceapi.SearchAuditRecordsRequest{From: 1, Until: 1_000_000, Limit: 10, After: 1_700_000_000_000_000, Before: 1_700_000_000_000_001,
 			Operations: []int64{0, 1282}, Errors: []int64{0, 5}, Who: []string{"web"}, Resource: "alias/billing", Source: "192.0.2.1", RequestId: 7}},
+		{"list-slots", applianceapi.ListSlots.Op, &applianceapi.ListSlotsRequest{}},
 	} {
 		m.add(requestVector(good.name, api.RequestID(i+7), good.op, good.in))
 	}
@@ -454,6 +455,8 @@ func makeReplies(t *testing.T, m *maker) {
 			Next: 10, Until: 12, Read: 9, Earliest: at, Latest: at + 1}},
 		{"list-audit-records-none", applianceapi.ListAuditRecords.Op, &applianceapi.ListAuditRecordsResponse{From: 12, Next: 12}},
 		{"get-status-locked", applianceapi.GetStatus.Op, &applianceapi.GetStatusResponse{ApplianceId: id.String(), State: applianceapi.Locked, StartTime: at}},
+		{"list-slots", applianceapi.ListSlots.Op, &applianceapi.ListSlotsResponse{Authentic: true, Slots: []applianceapi.Slot{{
+			SlotId: id.String(), Type: applianceapi.SlotToken, TokenKind: "tpm2", TokenSerial: "000b5e", Version: 3, InToken: true, Open: true}}}},
 		{"unlock", applianceapi.Unlock.Op, &applianceapi.UnlockResponse{State: applianceapi.Unlocked}},
 		{"lock", applianceapi.Lock.Op, &applianceapi.LockResponse{}},
 		{"rotate-domain-key", applianceapi.RotateDomainKey.Op, &applianceapi.RotateDomainKeyResponse{Version: 2}},

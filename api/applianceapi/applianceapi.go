@@ -25,6 +25,7 @@ var (
 	ListPrincipals      = api.Define[ListPrincipalsRequest, ListPrincipalsResponse](api.Appliance, "ListPrincipals", 10, api.ReadOnly|api.Idempotent)
 	RemovePrincipal     = api.Define[RemovePrincipalRequest, RemovePrincipalResponse](api.Appliance, "RemovePrincipal", 11, 0)
 	SearchAuditRecords  = api.Define[SearchAuditRecordsRequest, SearchAuditRecordsResponse](api.Appliance, "SearchAuditRecords", 12, api.ReadOnly|api.Idempotent)
+	ListSlots           = api.Define[ListSlotsRequest, ListSlotsResponse](api.Appliance, "ListSlots", 13, api.ReadOnly|api.Idempotent)
 )
 
 // Operations returns the rows of this package.
@@ -33,7 +34,7 @@ func Operations() []*api.Op {
 		GetStatus.Op, ListAuditRecords.Op, GetAuditCheckpoint.Op, GetAuditConsistency.Op,
 		Unlock.Op, Lock.Op, RotateDomainKey.Op, CheckRecords.Op,
 		AddPrincipal.Op, ListPrincipals.Op, RemovePrincipal.Op,
-		SearchAuditRecords.Op,
+		SearchAuditRecords.Op, ListSlots.Op,
 	}
 }
 

@@ -69,7 +69,7 @@ func groups() []group {
 	return []group{
 		{"The appliance", []command{
 			devCommand, devResetCommand, initCommand, serveCommand, workerCommand, tokenProcessCommand, statusCommand, lockCommand, unlockCommand,
-			checkCommand, domainRotateCommand, configCommand, configCheckCommand, configExampleCommand,
+			checkCommand, slotListCommand, domainRotateCommand, configCommand, configCheckCommand, configExampleCommand,
 		}},
 		{"Clients", []command{clientInitCommand, principalAddCommand, principalListCommand, principalRemoveCommand}},
 		{"Keys", remote(

@@ -46,6 +46,8 @@ func TestTokens(t *testing.T) {
 				Setup: func(e *testscript.Env) error {
 					e.Setenv("GORACE", raceOptions)
 					e.Setenv("MODEL", kind.model)
+					kindOf, _, _ := strings.Cut(name, " ")
+					e.Setenv("KIND", kindOf)
 					token, other := kind.make(t, e)
 					e.Setenv("TOKEN", token)
 					e.Setenv("OTHER", other)

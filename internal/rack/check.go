@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/api/applianceapi"
 	"github.com/keyrack/keyrack/keystore"
 	"github.com/keyrack/keyrack/service/appliance"
 )
@@ -19,6 +21,26 @@ func (a *Appliance) records() appliance.Records {
 		KeyVersion: s.Versions[len(s.Versions)-1], Rotating: a.keyring.Rotating(),
 		Generation: s.Generation, Buckets: s.Buckets, Rows: s.Rows, Principals: a.people.Len(),
 	}
+}
+
+// slots says which ways to the domain key there are.
+func (a *Appliance) slots(ctx context.Context) (out applianceapi.ListSlotsResponse, err error) {
+	all, authentic, err := a.keyring.Slots(ctx)
+	if err != nil {
+		return out, err
+	}
+	out.Authentic = authentic
+	for _, s := range all {
+		slot := applianceapi.Slot{
+			SlotId: api.KeyID(s.ID).String(), Type: applianceapi.SlotToken, TokenKind: s.Kind,
+			Version: int64(s.Version), InToken: s.Here, Open: s.Open,
+		}
+		if s.Here {
+			slot.TokenSerial = a.token.Describe().Serial
+		}
+		out.Slots = append(out.Slots, slot)
+	}
+	return out, nil
 }
 
 // checkRecords proves that every row is what was written last, and that none is missing.

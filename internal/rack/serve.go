@@ -43,7 +43,7 @@ func (a *Appliance) answerOperator(context.Context) (err error) {
 		Token: a.token.Describe().Model, Started: a.started, State: a.state,
 		Connections: func() int { return a.server.Connections() }, Warnings: a.warnings,
 		Address: a.Addr, Records: a.records, Unlock: a.Unlock, Lock: a.Lock, Rotate: a.Rotate,
-		Checks: []appliance.Check{a.checkRecords, a.checkKeys, a.checkClients},
+		Checks: []appliance.Check{a.checkRecords, a.checkKeys, a.checkClients}, Slots: a.slots,
 	})
 	a.server, err = server.New(server.Config{
 		Gate: a.gate, Routes: a.self.LockedRoutes(a.gate), Pools: a.pools,

@@ -43,6 +43,8 @@ type Config struct {
 	Rotate func(context.Context) error
 	// Checks are the parts of CheckRecords. They run one after the other.
 	Checks []Check
+	// Slots returns the ways to the domain key, also of a locked appliance.
+	Slots func(context.Context) (applianceapi.ListSlotsResponse, error)
 }
 
 // Records is how the sealed records are. The zero value says that they cannot
@@ -100,6 +102,7 @@ func (s *Service) always(g *access.Gate) []access.Route {
 		access.Handle(g, applianceapi.GetAuditConsistency, s.GetAuditConsistency),
 		access.Handle(g, applianceapi.Unlock, s.Unlock),
 		access.Handle(g, applianceapi.Lock, s.Lock),
+		access.Handle(g, applianceapi.ListSlots, s.ListSlots),
 	}
 }
 

@@ -102,6 +102,20 @@ func (s *Service) RotateDomainKey(c *access.Call, _ *applianceapi.RotateDomainKe
 	return nil
 }
 
+// ListSlots says which slots there are.
+func (s *Service) ListSlots(c *access.Call, _ *applianceapi.ListSlotsRequest, out *applianceapi.ListSlotsResponse) (err error) {
+	if err := c.Admit(access.Appliance(c)); err != nil {
+		return err
+	}
+	if err := c.Need(work.Token); err != nil {
+		return err
+	}
+	if *out, err = s.Slots(c.Context()); err != nil {
+		return told("list the slots", err)
+	}
+	return nil
+}
+
 // patient returns a context for what reads the whole store: longer than other
 // work may take, and whether or not its caller waits.
 func patient(c *access.Call) (context.Context, context.CancelFunc) {
