@@ -292,7 +292,7 @@ func TestRequestsOfAnAccount(t *testing.T) {
 	}
 	b.advance(time.Second)
 	first.send(first.encrypt(200, "rose"))
-	if r := first.reply(); r.Kind != api.KindNone {
-		t.Errorf("a second later it was answered %v", r.Err())
+	if r := first.reply(); r.ID != 200 || r.Kind != api.KindNone {
+		t.Errorf("a second later %d was answered %v", r.ID, r.Err())
 	}
 }
