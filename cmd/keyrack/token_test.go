@@ -103,3 +103,21 @@ func asClient(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 }
+
+// TestTPMErrors runs the scripts about what can be wrong with a TPM.
+func TestTPMErrors(t *testing.T) {
+	t.Parallel()
+	v := swtpm.Start(t)
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/tpm2",
+		RequireExplicitExec: true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"tpm": func(*testscript.TestScript, bool, []string) { v.Clear() }, // tpm clear
+		},
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("GORACE", raceOptions)
+			e.Setenv("TPM", v.Path())
+			return errors.Join(os.Chmod(filepath.Join(e.WorkDir, "right"), 0o600), os.Chmod(filepath.Join(e.WorkDir, "wrong"), 0o600))
+		},
+	})
+}
