@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -131,9 +132,9 @@ func ownedByUs(info fs.FileInfo) bool {
 	return ok && int(stat.Uid) == os.Geteuid()
 }
 
-// lockFolder judges a data folder and locks it for as long as the file that it returns is open. The
-// kernel gives the lock back when the process ends, however it ends.
-func lockFolder(dir string) (*os.File, error) {
+// lockFolder judges a data folder and locks it until Close of what it returns. The kernel gives the lock back when
+// the process ends, however it ends.
+func lockFolder(dir string) (io.Closer, error) {
 	if err := judgeFolder(dir); err != nil {
 		return nil, err
 	}
@@ -153,7 +154,16 @@ func lockFolder(dir string) (*os.File, error) {
 		f.Close()
 		return nil, fmt.Errorf("write %s: %w", path, err)
 	}
-	return f, nil
+	return folderLock{f}, nil
+}
+
+// folderLock is the lock of a folder. A child that is just being started has a copy of the file until it becomes another
+// program, so closing it would not give the lock back at once.
+type folderLock struct{ *os.File }
+
+// Close gives the lock back.
+func (l folderLock) Close() error {
+	return errors.Join(unix.Flock(int(l.Fd()), unix.LOCK_UN), l.File.Close())
 }
 
 func writeAt(f *os.File, text string) error {
