@@ -67,7 +67,7 @@ func (w *ward) each(least int, do func(name string, again bool) error) {
 	for i, what := range []fault{
 		{name: "error", err: raw.Error(raw.CKR_GENERAL_ERROR)}, {name: "away", err: raw.Error(raw.CKR_DEVICE_REMOVED)}, {name: "garbage", garbage: true},
 	} {
-		for at := i; ; at += 1 + 3*i { // errors at every call, the others, which take longer, here and there
+		for at := i; ; at += 1 + 4*i { // errors at every call, the others, which take longer, here and there
 			w.arm(at, what)
 			name := fmt.Sprintf("call %d, %s", at, what.name)
 			err := do(name, false)

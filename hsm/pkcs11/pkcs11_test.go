@@ -246,6 +246,25 @@ func TestAPlantedKey(t *testing.T) {
 	}
 }
 
+// TestABlobOfAnotherToken names nothing here, also where something has its id.
+func TestABlobOfAnotherToken(t *testing.T) {
+	t.Parallel()
+	p, other := open(t, newToken(t)), open(t, newToken(t))
+	_, blob := generate(t, p, hsm.PRFSHA256)
+	if err := other.Plant(blob); err != nil {
+		t.Fatal(err)
+	}
+	if k, err := other.Load(t.Context(), blob); !errors.Is(err, hsm.ErrBlob) || k != nil {
+		t.Errorf("Load returned %v, %v", k, err)
+	}
+	if err := other.Destroy(t.Context(), blob); !errors.Is(err, hsm.ErrBlob) {
+		t.Errorf("Destroy returned %v", err)
+	}
+	if n := count(t, other, blob); n != 1 {
+		t.Errorf("%d objects are left of 1", n)
+	}
+}
+
 // TestAnotherProgramDestroys: what another program destroys is gone for the handles that are open.
 func TestAnotherProgramDestroys(t *testing.T) {
 	t.Parallel()

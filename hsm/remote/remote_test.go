@@ -3,6 +3,10 @@ package remote_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -417,6 +421,21 @@ func TestAProcessThatLies(t *testing.T) {
 		if err := p.Random(t.Context(), make([]byte, 100)); !errors.Is(err, remote.ErrReply) {
 			t.Errorf("%s: Random returned %v", answer, err)
 		}
+	}
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := private.PublicKey.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, _, err := open(t, config(fmt.Sprintf(`raw:{"Spec":2,"Blob":"AA==","Public":%q}`, base64.StdEncoding.EncodeToString(public)))).Generate(t.Context(), hsm.SignP256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := signer.(hsm.Signer).SignDigest(t.Context(), make([]byte, 32)); !errors.Is(err, remote.ErrReply) || out != nil {
+		t.Errorf("SignDigest returned %x, %v", out, err)
 	}
 	p := open(t, config(`raw:{"Spec":1,"Blob":"AA=="}`))
 	k, _, err := p.Generate(t.Context(), hsm.PRFSHA256)
