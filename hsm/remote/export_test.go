@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"time"
 
 	"github.com/keyrack/keyrack/hsm"
 )
@@ -19,6 +20,12 @@ func (t *Token) Process() *os.Process {
 		return l.cmd.Process
 	}
 	return nil
+}
+
+// Hasten shortens the time that the process which holds the token now has for a call.
+func (t *Token) Hasten(timeout time.Duration) {
+	l, _ := t.current()
+	l.cfg.Timeout = timeout
 }
 
 // WriteFrame writes a frame.

@@ -238,7 +238,6 @@ func (k oddKey) PRF(ctx context.Context, dst, input []byte) ([]byte, error) {
 		mark("cancelled")
 		return nil, ctx.Err()
 	case "hang":
-		mark("hanging")
 		select {}
 	case "fail":
 		return nil, fmt.Errorf("it is %w", errOdd)
@@ -247,12 +246,10 @@ func (k oddKey) PRF(ctx context.Context, dst, input []byte) ([]byte, error) {
 }
 
 // oddToken opens one with a key, and a folder where it leaves marks.
-func oddToken(t *testing.T, timeout time.Duration) (*remote.Token, hsm.PRF, string) {
+func oddToken(t *testing.T) (*remote.Token, hsm.PRF, string) {
 	t.Helper()
 	dir := t.TempDir()
-	c := config("odd:" + dir)
-	c.Timeout = timeout
-	p := open(t, c)
+	p := open(t, config("odd:"+dir))
 	k, _, err := p.Generate(t.Context(), hsm.PRFSHA256)
 	if err != nil {
 		t.Fatal(err)
@@ -277,7 +274,7 @@ func seen(t *testing.T, dir, name string) {
 // TestACrash costs the calls that are in flight, each with an error that says so, and no more.
 func TestACrash(t *testing.T) {
 	t.Parallel()
-	p, k, dir := oddToken(t, 0)
+	p, k, dir := oddToken(t)
 	var wg sync.WaitGroup
 	for range 5 {
 		wg.Go(func() {
@@ -299,7 +296,7 @@ func TestACrash(t *testing.T) {
 // TestCancelReachesTheOtherProcess, which would go on for nobody otherwise.
 func TestCancelReachesTheOtherProcess(t *testing.T) {
 	t.Parallel()
-	p, k, dir := oddToken(t, 0)
+	p, k, dir := oddToken(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { _, err := k.PRF(ctx, nil, []byte("wait")); done <- err }()
@@ -317,12 +314,12 @@ func TestCancelReachesTheOtherProcess(t *testing.T) {
 // TestAProcessThatHangs is killed in the end, and another one takes its place.
 func TestAProcessThatHangs(t *testing.T) {
 	t.Parallel()
-	p, k, dir := oddToken(t, 3*time.Second)
+	p, k, _ := oddToken(t)
 	before := p.Process().Pid
+	p.Hasten(100 * time.Millisecond)
 	if _, err := k.PRF(t.Context(), nil, []byte("hang")); !errors.Is(err, remote.ErrDied) {
 		t.Errorf("PRF returned %v", err)
 	}
-	seen(t, dir, "hanging")
 	for end := time.Now().Add(patience); ; {
 		if err := p.Random(t.Context(), make([]byte, 10)); err == nil && p.Process().Pid != before {
 			return
@@ -336,7 +333,7 @@ func TestAProcessThatHangs(t *testing.T) {
 // TestAnotherToken in the place of the one before is not used.
 func TestAnotherToken(t *testing.T) {
 	t.Parallel()
-	p, _, dir := oddToken(t, 0)
+	p, _, dir := oddToken(t)
 	if err := errors.Join(os.WriteFile(filepath.Join(dir, "swapped"), nil, 0o600), p.Process().Kill()); err != nil {
 		t.Fatal(err)
 	}
@@ -348,7 +345,7 @@ func TestAnotherToken(t *testing.T) {
 
 func TestErrorsCrossTheBorder(t *testing.T) {
 	t.Parallel()
-	_, k, _ := oddToken(t, 0)
+	_, k, _ := oddToken(t)
 	if _, err := k.PRF(t.Context(), nil, []byte("fail")); !errors.Is(err, errOdd) || errors.Is(err, hsm.ErrBlob) || err.Error() != "it is an odd token" {
 		t.Errorf("PRF returned %v", err)
 	}
