@@ -74,7 +74,7 @@ func putOff(rc tpm.TPMRC) bool {
 	return rc == tpm.TPMRCRetry || rc == tpm.TPMRCYielded || rc == tpm.TPMRCTesting || rc == tpm.TPMRCNVRate
 }
 
-// checkReply refuses what TPM 2.0 Part 3, 5.2 does not allow: a failure is a bare header without sessions. Codes have 12 bits, or 20
+// checkReply refuses what TPM 2.0 Part 1, 18 does not allow: a failure is a bare header without sessions. Codes have 12 bits, or 20
 // where a resource manager answers in the chip's place.
 func checkReply(reply []byte) error {
 	tag, code := tpm.TPMST(binary.BigEndian.Uint16(reply)), binary.BigEndian.Uint32(reply[6:])

@@ -27,7 +27,7 @@ var (
 	ErrGarbage = errors.New("tpm2: TPM answers what is not a reply")
 )
 
-// Sizes of a reply, TPM 2.0 Part 3, 5.2: tag 2, size 4, response code 4, then the rest. 4096 is TPM2_MAX_RESPONSE_SIZE of every chip known.
+// Sizes of a reply, TPM 2.0 Part 1, 18: tag 2, size 4, response code 4, then the rest. 4096 is TPM2_MAX_RESPONSE_SIZE of every chip known.
 const (
 	headerSize = 10
 	maxReply   = 4096
