@@ -125,7 +125,7 @@ func (f *format) record(w io.Writer, r *auditRecord) error {
 		if err != nil {
 			return err
 		}
-		line = string(b)
+		line = string(harmless(b))
 	}
 	_, err := fmt.Fprintln(w, line)
 	return err

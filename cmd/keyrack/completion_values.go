@@ -174,7 +174,20 @@ func briefly(c *client.Client, f func(context.Context, *client.Client) ([]candid
 	if err != nil {
 		return nil
 	}
-	return all
+	return typable(all)
+}
+
+// typable leaves out what is no name of a key, an alias or a principal. bash puts a
+// candidate into the command line as it is: an appliance in wrong hands could write
+// commands there.
+func typable(all []candidate) []candidate {
+	const marks = "+=,.@_/:-"
+	return slices.DeleteFunc(all, func(c candidate) bool {
+		return strings.ContainsFunc(c.word, func(r rune) bool {
+			letter, digit := r|0x20 >= 'a' && r|0x20 <= 'z', r >= '0' && r <= '9'
+			return !letter && !digit && !strings.ContainsRune(marks, r)
+		}) || strings.HasPrefix(c.word, "-") || strings.HasPrefix(c.word, ":")
+	})
 }
 
 // aliasCandidates returns the first page of the account's aliases.

@@ -108,3 +108,33 @@ func NotePath(env map[string]string, auditKey string) (path, stderr string) {
 	file, _ := cfg.Checkpoints.(client.NoteFile)
 	return string(file), b.String()
 }
+
+// JSON returns what commands print of a value with --output json.
+func JSON(v any) (string, error) {
+	b, err := indented(v)
+	return string(b), err
+}
+
+// JSONRecord returns what they print of an audit record.
+func JSONRecord(encoded []byte) (string, error) {
+	r, err := readRecord(7, encoded)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	f := asJSON
+	err = f.record(&b, r)
+	return b.String(), err
+}
+
+// Typable returns those of the words of an appliance that a shell is given.
+func Typable(words ...string) (left []string, err error) {
+	c, err := client.New(client.Config{Socket: "/none"})
+	if err != nil {
+		return nil, err
+	}
+	for _, found := range briefly(c, func(context.Context, *client.Client) ([]candidate, error) { return plainWords(words), nil }) {
+		left = append(left, found.word)
+	}
+	return left, nil
+}

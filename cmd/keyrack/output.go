@@ -8,6 +8,9 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/keyrack/keyrack/api"
 )
@@ -50,7 +53,28 @@ func indented(v any) ([]byte, error) {
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	err := e.Encode(v)
-	return b.Bytes(), err
+	return harmless(b.Bytes()), err
+}
+
+// harmless escapes what a terminal would obey and JSON allows to stand in text as it
+// is (RFC 8259 §7): DEL, the controls of ISO 6429 from U+0080 on, and what turns the
+// direction of a line. It is the same JSON.
+func harmless(b []byte) []byte {
+	obeyed := func(r rune) bool { return r >= 0x7f && !unicode.IsPrint(r) }
+	if !bytes.ContainsFunc(b, obeyed) {
+		return b
+	}
+	var out []byte
+	for _, r := range string(b) {
+		if !obeyed(r) {
+			out = utf8.AppendRune(out, r)
+			continue
+		}
+		for _, unit := range utf16.AppendRune(nil, r) {
+			out = fmt.Appendf(out, "\\u%04x", unit)
+		}
+	}
+	return out
 }
 
 // responseJSON returns a response with AWS's names.

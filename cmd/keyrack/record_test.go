@@ -1,8 +1,11 @@
 package main_test
 
 import (
+	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	keyrack "github.com/keyrack/keyrack/cmd/keyrack"
 
@@ -38,6 +41,44 @@ func TestRecordPrintsNothingThatATerminalObeys(t *testing.T) {
 	}
 	if strings.Contains(line, "never shown") {
 		t.Errorf("a secret is in %q", line)
+	}
+}
+
+// TestJSONPrintsNothingThatATerminalObeys, and says the same all the same.
+func TestJSONPrintsNothingThatATerminalObeys(t *testing.T) {
+	t.Parallel()
+	hostile := "a\x1b[2J\x7f\u009b31m\u202eb\u2028\U000e0041é€\U0001f511"
+	record := audit.AppendRecord(nil, &audit.Record{Op: kmsapi.Encrypt.Number, Principal: hostile, Request: kmsapi.Encrypt.In.AppendAudit(nil,
+		&kmsapi.EncryptRequest{EncryptionContext: api.NewEncryptionContext(map[string]string{hostile: hostile})})})
+	for name, print := range map[string]func() (string, error){
+		"a response": func() (string, error) { return keyrack.JSON(map[string]string{"Principal": hostile}) },
+		"a record":   func() (string, error) { return keyrack.JSONRecord(record) },
+	} {
+		text, err := print()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i := strings.IndexFunc(text, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }); i >= 0 {
+			t.Errorf("%s has a control character: %q", name, text[i:])
+		}
+		var back struct{ Principal string }
+		if err := json.Unmarshal([]byte(text), &back); err != nil || back.Principal != hostile {
+			t.Errorf("%s says %q, %v", name, back.Principal, err)
+		}
+		if !strings.Contains(text, "é€\U0001f511") {
+			t.Errorf("%s escapes what people read: %s", name, text)
+		}
+	}
+}
+
+// TestCompletionTypesNoCommands: bash puts what an appliance calls its keys into the
+// line that is being typed.
+func TestCompletionTypesNoCommands(t *testing.T) {
+	t.Parallel()
+	good := []string{"alias/mail-2/x_Y", "1234abcd-12ab-34cd-56ef-1234567890ab", "arn:aws:kms:rack-1:111122223333:alias/a", "ann+b=c,d.e@f"}
+	bad := []string{"alias/a;id", "$(id)", "`id`", "a b", "a|b", "a>b", "a&b", "'a", "\"a", "a\\", "~", "a*", "{a}", "!!", "#a", "a\nid", "é", "--socket=/x", ":files"}
+	if left, err := keyrack.Typable(append(bad, good...)...); err != nil || !slices.Equal(left, good) {
+		t.Errorf("a shell is given %q, %v", left, err)
 	}
 }
 
