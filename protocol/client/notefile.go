@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -39,8 +38,11 @@ func (f NoteFile) Load() ([]byte, error) {
 	}
 	defer file.Close()
 	note, err := io.ReadAll(io.LimitReader(file, tlog.MaxNote+1))
-	if err == nil && len(note) > tlog.MaxNote {
-		err = fmt.Errorf("%s is no checkpoint: it has more than %d bytes", f, tlog.MaxNote)
+	switch {
+	case err == nil && len(note) > tlog.MaxNote:
+		return nil, fmt.Errorf("%s is no checkpoint: it has more than %d bytes", f, tlog.MaxNote)
+	case len(note) == 0: // as lock has made it
+		return nil, err
 	}
 	return note, err
 }
@@ -49,14 +51,11 @@ func (f NoteFile) Load() ([]byte, error) {
 // process was shown since: after a crash the file has the old one or the new one, whole. Where
 // others store all the time, it gives up and leaves it to them.
 func (f NoteFile) Store(note []byte) error {
-	dir, err := os.Open(filepath.Dir(string(f)))
-	if err != nil {
+	held, err := f.lock()
+	if err != nil || held == nil {
 		return err
 	}
-	defer dir.Close() // and with it the lock
-	if locked, err := lock(dir); err != nil || !locked {
-		return err
-	}
+	defer held.Close() // and with it the lock
 	now, err := f.Load()
 	if err != nil {
 		return err
@@ -67,19 +66,33 @@ func (f NoteFile) Store(note []byte) error {
 	return f.replace(note)
 }
 
-// lock takes the folder's lock, flock(2), which a process that ends gives back.
-func lock(dir *os.File) (bool, error) {
+// lock takes the note's lock, flock(2), which a process that ends gives back; nil is that others
+// have it. The file itself is locked, not its folder: that could be held by whoever may read it,
+// and the note would stay an old one for ever. Who replaces the file takes its lock along.
+func (f NoteFile) lock() (*os.File, error) {
 	for range lockTries {
-		err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return true, nil
+		file, err := os.OpenFile(string(f), os.O_RDONLY|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return nil, err
 		}
-		if err != syscall.EWOULDBLOCK && err != syscall.EINTR {
-			return false, &fs.PathError{Op: "flock", Path: dir.Name(), Err: err}
+		err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil && f.isStill(file) {
+			return file, nil
+		}
+		file.Close()
+		if err != nil && err != syscall.EWOULDBLOCK && err != syscall.EINTR {
+			return nil, &fs.PathError{Op: "flock", Path: string(f), Err: err}
 		}
 		time.Sleep(lockPause)
 	}
-	return false, nil
+	return nil, nil
+}
+
+// isStill reports whether an open file is the note, and not one that was replaced meanwhile.
+func (f NoteFile) isStill(file *os.File) bool {
+	ours, err := file.Stat()
+	there, err2 := os.Lstat(string(f))
+	return err == nil && err2 == nil && os.SameFile(ours, there)
 }
 
 // length returns how many records a note's log has, and one more; 0 for what is no note. Who

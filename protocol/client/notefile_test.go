@@ -83,15 +83,12 @@ func TestNoteFileIsShared(t *testing.T) {
 	reads.Wait()
 }
 
-// TestNoteFileWaitsForNobody while another process holds the folder: the note stays.
+// TestNoteFileWaitsForNobody while another process holds the note: it stays.
 func TestNoteFileWaitsForNobody(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	f := client.NoteFile(filepath.Join(dir, "note"))
+	f := client.NoteFile(filepath.Join(t.TempDir(), "note"))
 	check(t, f.Store(noteOf(1)))
-	other, err := os.Open(dir)
-	check(t, err)
-	check(t, syscall.Flock(int(other.Fd()), syscall.LOCK_EX))
+	other := locked(t, string(f))
 	check(t, f.Store(noteOf(2)))
 	if note, err := f.Load(); err != nil || !bytes.Equal(note, noteOf(1)) {
 		t.Errorf("%q, %v", note, err)
@@ -101,6 +98,34 @@ func TestNoteFileWaitsForNobody(t *testing.T) {
 	if note, err := f.Load(); err != nil || !bytes.Equal(note, noteOf(3)) {
 		t.Errorf("%q, %v", note, err)
 	}
+}
+
+// TestNoteFileIsNotHeldByReadersOfItsFolder: another user who may look into the folder keeps no
+// note an old one by a lock of the folder. A file that is empty, because a process was killed
+// before its first note, is none.
+func TestNoteFileIsNotHeldByReadersOfItsFolder(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	f := client.NoteFile(filepath.Join(dir, "note"))
+	check(t, os.WriteFile(string(f), nil, 0o600))
+	if note, err := f.Load(); note != nil || err != nil {
+		t.Errorf("an empty file: %q, %v", note, err)
+	}
+	locked(t, dir)
+	check(t, f.Store(noteOf(1)))
+	if note, err := f.Load(); err != nil || !bytes.Equal(note, noteOf(1)) {
+		t.Errorf("%q, %v", note, err)
+	}
+}
+
+// locked holds the lock of a file or folder until it is closed, or the test ends.
+func locked(t *testing.T, path string) *os.File {
+	t.Helper()
+	f, err := os.Open(path)
+	check(t, err)
+	t.Cleanup(func() { f.Close() })
+	check(t, syscall.Flock(int(f.Fd()), syscall.LOCK_EX))
+	return f
 }
 
 // TestNoteFileRefusals are errors, and what is there stays.
