@@ -111,6 +111,7 @@ var hints = []struct {
 	{is(rack.ErrDev), "choose another folder: keyrack dev reset removes this one with all that is in it"},
 	{is(rack.ErrTokenUnsafe), "make the file that --token names an ordinary one of mode 0600, of the user that runs keyrack"},
 	{is(rack.ErrTokenDamaged), "give the file that --token named at keyrack init, or its copy from a backup"},
+	{is(rack.ErrAsksPIN), "with pin-ask=yes the PIN is given to keyrack init and keyrack unlock alone; give pin-file, pin-env or pin-credential for others"},
 	{is(pin.ErrUnreadable), "make it an ordinary file of one line, mode 0600, of the user that runs keyrack, or a systemd credential"},
 	{is(rack.ErrTPMAway), "see that the TPM is there and the user may use it (ls -l /dev/tpmrm0, group tss); --token tpm2:path=PATH names another"},
 	{is(rack.ErrTPMSilent), "look for the TPM in the kernel's log; switching the machine off and on brings back a chip that hangs"},

@@ -4,16 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
 )
 
-// isTerminal reports whether w is where a person may look on: a character device
+// isTerminal reports whether w, a reader or a writer, is where a person may be: a character device
 // that is none of the memory's, such as /dev/null (major number 1, null(4)).
-func isTerminal(w io.Writer) bool {
+func isTerminal(w any) bool {
 	f, ok := w.(*os.File)
 	if !ok {
 		return false

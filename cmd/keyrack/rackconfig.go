@@ -25,8 +25,12 @@ func (sh *shell) rackConfig(command string) (cfg rack.Config, err error) {
 	if err != nil {
 		return cfg, misused("give --token soft, soft:PATH, tpm2, 'tpm2:path=PATH;pin-file=FILE' or 'pkcs11:module=PATH;token=LABEL;pin-file=FILE' in quotes", "%w", err)
 	}
+	asked, err := rack.ParseAsked(v.Text("appliance.token"), dir)
+	if err != nil {
+		return cfg, err
+	}
 	cfg = rack.Config{
-		Dir: dir, Token: opens, Version: version, Logger: serveLogger(sh.err),
+		Dir: dir, AskedToken: asked, Token: opens, Version: version, Logger: serveLogger(sh.err),
 		Listen: v.Text("appliance.listen"), Locked: v.Bool("appliance.locked"),
 		AuditBytes: v.Int("audit.audit-segment"), Durability: audit.Durability(v.Int("audit.audit-durability")),
 		Limits: limitsOf(v), Pools: poolsOf(v), MaxPrincipals: int(v.Int("limits.max-principals")),
@@ -34,6 +38,9 @@ func (sh *shell) rackConfig(command string) (cfg rack.Config, err error) {
 	}
 	if command == "init" {
 		cfg.Token = makes
+		if asked != nil {
+			cfg.Token = sh.askFor(asked)
+		}
 	}
 	return cfg, nil
 }

@@ -22,7 +22,7 @@ var allSettings = settings.Table{
 	{Name: "appliance.dir", Kind: settings.Path, Value: "DIR", Doc: "the appliance's data folder"},
 	{Name: "appliance.token", Value: "SPEC", Default: "soft", Valid: validToken, Discreet: true, Rebase: rebaseToken,
 		Doc: "the token that holds the root: tpm2 is this machine's TPM, tpm2:path=PATH;pin-file=FILE another, or one with a PIN; " +
-			"pkcs11:module=PATH;token=LABEL;pin-file=FILE one behind a vendor's PKCS#11 library; " +
+			"pkcs11:module=PATH;token=LABEL;pin-file=FILE one behind a vendor's PKCS#11 library; with pin-ask=yes keyrack init and keyrack unlock ask for the PIN; " +
 			"soft is a file in the data folder, soft:PATH one elsewhere, both for development"},
 	{Name: "appliance.listen", Value: "HOST:PORT", Default: api.DefaultListen, Valid: checkListen,
 		Doc: "where clients reach the appliance; port 0 is any free one, kept while serve runs"},

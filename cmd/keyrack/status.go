@@ -24,11 +24,18 @@ after a start; one that does not by then is an error.` + operatorLong,
 	flags: statusFlags,
 }
 
+// waitsForPIN is all that there is to say of an appliance that has not opened its token.
+const waitsForPIN = "the appliance waits for the PIN of its token: keyrack unlock gives it"
+
 // statusFlags declares the flags and acts.
 func statusFlags(fs *flag.FlagSet) action {
 	wait := fs.Duration("wait", 0, "wait until the appliance is UNLOCKED, at most `DURATION`, such as 30s")
 	return operatorFlags(fs, func(sh *shell, c *client.Client, format *format) error {
 		s, err := statusAfter(c, *wait)
+		if waits(err) != "" {
+			s, err = &applianceapi.GetStatusResponse{State: applianceapi.Locked, Warnings: []string{waitsForPIN}}, nil
+			return format.print(sh.out, responseJSON(applianceapi.GetStatus.Op, s), columns([][2]string{{"state", s.State.String()}, {"WARNING", waitsForPIN}}))
+		}
 		if err != nil {
 			return err
 		}

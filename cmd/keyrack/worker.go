@@ -57,6 +57,11 @@ func runWorker(cfg rack.Config, parent *supervise.Parent) error {
 		}
 		tell(cfg.Logger, parent, a, s)
 	}
+	cfg.OnWaiting = func() {
+		if err := parent.Tell(supervise.State{Locked: true}); err != nil {
+			cfg.Logger.Error("the supervisor was not told", "error", err)
+		}
+	}
 	a, err := rack.Start(ctx, cfg)
 	switch {
 	case err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled): // stopped before it was ready

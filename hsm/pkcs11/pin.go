@@ -25,6 +25,8 @@ const maxPIN = 256
 // the end is an editor's and is taken off. It is read anew for each login, and so need not be kept.
 func (c *Config) readPIN() (*securemem.Buffer, error) {
 	switch {
+	case c.PIN != nil:
+		return c.PIN.Read()
 	case c.PINFile != "":
 		return readPINFile(c.PINFile, 0o077)
 	case c.PINEnv != "":

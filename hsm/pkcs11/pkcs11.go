@@ -9,6 +9,8 @@ package pkcs11
 import (
 	"errors"
 	"time"
+
+	"github.com/keyrack/keyrack/internal/securemem"
 )
 
 var (
@@ -90,6 +92,11 @@ type Config struct {
 	PINFile       string // path of a file of mode 0600 or narrower
 	PINEnv        string // name of an environment variable
 	PINCredential string // name of a credential of the systemd unit, a file in $CREDENTIALS_DIRECTORY
+
+	// PIN, in place of the three, gives the PIN at each login, in locked memory that is freed then.
+	PIN interface {
+		Read() (*securemem.Buffer, error)
+	}
 
 	// Refused is the path of the file that keeps 8 bits of the last PIN that the token has refused, so that a restart does
 	// not try it again. Empty: only this process remembers.

@@ -40,8 +40,12 @@ func start(ctx context.Context, c *Config) (*link, hsm.Description, error) {
 	}
 	cmd := c.Command()
 	cmd.ExtraFiles = []*os.File{theirs}
-	err = cmd.Start()
-	theirs.Close()
+	if err = c.addSecret(cmd); err == nil {
+		err = cmd.Start()
+	}
+	for _, f := range cmd.ExtraFiles { // the process has its own
+		f.Close()
+	}
 	if err != nil {
 		return nil, about, errors.Join(fmt.Errorf("remote: %w", err), ours.Close())
 	}

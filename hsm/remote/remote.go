@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/keyrack/keyrack/hsm"
+	"github.com/keyrack/keyrack/internal/securemem"
 )
 
 var (
@@ -37,6 +38,10 @@ type Config struct {
 
 	// Errors are what errors.Is finds across the border, beside those of package hsm and context. Serve must get the same.
 	Errors []error
+
+	// Secret, unless it is nil, gives what the process gets from its own function Secret at each start: at most 4096 bytes, in
+	// locked memory that is freed then.
+	Secret func() (*securemem.Buffer, error)
 
 	Patience time.Duration // how long the process may take to end by itself; 0 means 10 s
 	Timeout  time.Duration // how long a call may take before the process is killed; longer than its own; 0 means 45 s

@@ -42,6 +42,7 @@ type Config struct {
 	Listen     string         // host:port; "" = 127.0.0.1 and any free port
 	Realm      api.Realm      // zero = aws, rack-1
 	Token      hsm.Opener     // opens the token that holds the root
+	AskedToken PINOpener      // in place of Token: Start waits for an operator who gives the PIN by GivePIN
 	Store      keystore.Store // below the seal; nil = the file in Dir. Start closes it, Create does not
 	AuditFiles audit.Files    // nil = Dir/audit
 	Durability audit.Durability
@@ -63,6 +64,8 @@ type Config struct {
 	// OnState is told that the appliance has begun, locked, or to serve, or that the operator has
 	// locked it, before the operator is; nil = nobody. It must not call the appliance's Unlock or Close.
 	OnState func(*Appliance, applianceapi.State)
+	// OnWaiting is told that the appliance waits for its token's PIN; nil = nobody.
+	OnWaiting func()
 	// AllowUnlockedMemory goes on where the kernel refuses to lock memory;
 	// status says so. For development.
 	AllowUnlockedMemory bool
@@ -192,6 +195,9 @@ func (c Config) withDefaults() Config {
 	if c.OnState == nil {
 		c.OnState = func(*Appliance, applianceapi.State) {}
 	}
+	if c.OnWaiting == nil {
+		c.OnWaiting = func() {}
+	}
 	return c
 }
 
@@ -251,7 +257,12 @@ func (a *Appliance) openStore(context.Context) (err error) {
 }
 
 func (a *Appliance) openToken(ctx context.Context) (err error) {
-	if a.token, err = a.cfg.Token(ctx); err != nil {
+	if a.cfg.AskedToken != nil {
+		a.token, err = a.waitForPIN(ctx)
+	} else {
+		a.token, err = a.cfg.Token(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNoToken, err)
 	}
 	a.onClose(func(context.Context) error { return a.token.Close() })

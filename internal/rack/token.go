@@ -23,7 +23,8 @@ var ErrToken = errors.New("rack: --token is not understood")
 // of the folder does not take it along; "tpm2" is the machine's TPM, "tpm2:NAME=VALUE;…" one
 // that [tpm2.ParseConfig] describes; "pkcs11:NAME=VALUE;…" is one behind a vendor's library, see
 // [pkcs11.ParseConfig], which its operator has initialised. create takes a token that is there already, because
-// an attempt to make an appliance may have been cut off. It reads no secret.
+// an attempt to make an appliance may have been cut off. It reads no secret. Of a specification with pin-ask=yes both return
+// ErrAsksPIN: [ParseAsked] has what opens such a token.
 func ParseToken(spec, dir string) (create, open hsm.Opener, err error) {
 	kind, rest, named := strings.Cut(spec, ":")
 	switch {
@@ -35,6 +36,12 @@ func ParseToken(spec, dir string) (create, open hsm.Opener, err error) {
 		}
 		create, open = softToken(rest)
 		return create, open, nil
+	case kind != "soft" && strings.Contains(rest, pinAsk):
+		asked, err := ParseAsked(spec, dir)
+		if asked != nil || err != nil {
+			return refuseToAsk, refuseToAsk, err
+		}
+		return nil, nil, fmt.Errorf("%w: %s belongs to tpm2 and pkcs11", ErrToken, pinAsk)
 	case kind == "tpm2":
 		cfg, err := tpm2.ParseConfig(rest)
 		if err != nil {
@@ -49,7 +56,7 @@ func ParseToken(spec, dir string) (create, open hsm.Opener, err error) {
 		}
 		return open, open, nil
 	case kind == "pkcs11":
-		if open, err = pkcs11Token(rest, dir); err != nil {
+		if open, err = pkcs11Token(rest, dir, nil); err != nil {
 			return nil, nil, fmt.Errorf("%w: %w", ErrToken, err)
 		}
 		return open, open, nil

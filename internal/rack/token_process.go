@@ -18,12 +18,12 @@ import (
 // reads the memory it is in, is then not in the appliance's process. Its arguments are those of [HoldToken].
 const TokenProcess = "token-process"
 
-// pkcs11Token returns how to open the token that attributes name, in a process of its own.
-func pkcs11Token(attributes, dir string) (hsm.Opener, error) {
+// pkcs11Token returns how to open the token that attributes name, in a process of its own. pin, unless it is nil, gives the PIN.
+func pkcs11Token(attributes, dir string, pin func() (*securemem.Buffer, error)) (hsm.Opener, error) {
 	if _, err := pkcs11Config(attributes, dir); err != nil {
 		return nil, err
 	}
-	process := remote.Config{Errors: tokenErrors(), Command: func() *exec.Cmd {
+	process := remote.Config{Errors: tokenErrors(), Secret: pin, Command: func() *exec.Cmd {
 		// The binary that runs, also where another one has taken its place on disk.
 		cmd := exec.Command("/proc/self/exe", TokenProcess, dir, attributes)
 		cmd.Args[0] = os.Args[0]
@@ -51,10 +51,25 @@ func HoldToken(ctx context.Context, dir, attributes string) error {
 	if err != nil {
 		return err
 	}
+	if _, asks := splitAsk(attributes); asks {
+		held, err := remote.Secret()
+		if err != nil {
+			return err
+		}
+		defer held.Free()
+		cfg.PIN = heldPIN{held}
+	}
 	return remote.Serve(ctx, func(ctx context.Context) (hsm.Provider, error) { return pkcs11.Open(ctx, cfg) }, tokenErrors())
 }
 
+// heldPIN is a PIN that this process was given.
+type heldPIN struct{ *securemem.Buffer }
+
+// Read returns a copy.
+func (p heldPIN) Read() (*securemem.Buffer, error) { return securemem.From(p.Bytes()) }
+
 func pkcs11Config(attributes, dir string) (pkcs11.Config, error) {
+	attributes, _ = splitAsk(attributes)
 	cfg, err := pkcs11.ParseConfig(attributes)
 	cfg.Refused = filepath.Join(dir, refusedName)
 	return cfg, err
