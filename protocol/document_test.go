@@ -144,6 +144,7 @@ func limitsTable(*testing.T) string {
 		{"requests under way", fmt.Sprint(api.Window, " of a connection (`Window` in the hello)"), "the server reads no further until replies were taken"},
 		{"replies not taken", fmt.Sprint(api.WindowBytes, " bytes of a connection"), "the server reads no further until replies were taken"},
 		{"connections", fmt.Sprint(api.MaxConnsPrincipal, " of one client key"), "ThrottlingException, id 0"},
+		{"connections of an account", "three times as many as are free: 3 of 4 alone, and beside others 3 of 4 of what they leave", "ThrottlingException, id 0"},
 		{"connections, all", fmt.Sprint(api.MaxConnections, " from the network"), "one that is in its handshake ends; where there is none, the new one does"},
 		{"requests", fmt.Sprint(api.RequestsPerSecond, " a second of an account"), "ThrottlingException, with a retry-after"},
 		{"handshakes", fmt.Sprint(api.MaxHandshakes, " at once"), "one that was refused ends, or one of the address that has the most"},

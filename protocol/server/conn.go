@@ -41,7 +41,8 @@ type conn struct {
 	place    int           // guarded by Server.mu
 	silent   time.Time     // guarded by Server.mu; since when it is waited for; zero while we compute
 	told     *list.Element // guarded by Server.mu
-	counted  bool          // guarded by Server.mu; in Server.peers
+	counted  bool          // guarded by Server.mu; in Server.peers, and in Server.accounts under:
+	account  api.AccountID // guarded by Server.mu
 
 	buf        []byte // what was read and not served yet is buf[start:end]; nil while the connection rests
 	start, end int
@@ -124,12 +125,12 @@ func (c *conn) greet(ctx context.Context, identify Identify) (err error) {
 		}
 		return api.Errorf(api.KindUnrecognizedClient, "handshake: %v", err)
 	}
-	if c.peer.Who.Principal(c.Gate.Clock.Now()) == nil {
+	who := c.peer.Who.Principal(c.Gate.Clock.Now())
+	if who == nil {
 		return c.unknown()
 	}
-	if !c.admit(c) {
-		return &api.Error{Kind: api.KindThrottling, RetryAfter: time.Second,
-			Message: "this principal has too many open connections: share them, many requests fit on one"}
+	if e := c.admit(c, who.Account); e != nil {
+		return e
 	}
 	hello := *c.Hello()
 	hello.Window = int64(c.Limits.Window)

@@ -70,31 +70,50 @@ func (s *Server) leave(c *conn) {
 	}
 	if c.counted {
 		c.counted = false
-		hash := c.peer.Who.Hash()
-		if s.peers[hash]--; s.peers[hash] == 0 {
-			delete(s.peers, hash)
-		}
+		uncount(s.peers, c.peer.Who.Hash())
+		uncount(s.accounts, c.account)
 	}
 }
 
-// admit counts an identified connection, unless its principal has too many.
-func (s *Server) admit(c *conn) bool {
+// uncount takes one of k away, and k with the last one.
+func uncount[K comparable](m map[K]int, k K) {
+	if m[k]--; m[k] == 0 {
+		delete(m, k)
+	}
+}
+
+// crowd is how many times the places that are free one account may have: of all of them
+// three quarters, beside another that has its share three quarters of the rest. Keys cost
+// an account nothing, so the bound of each key alone keeps no place for others.
+const crowd = 3
+
+// admit counts an identified connection, unless its principal or its account has too many.
+func (s *Server) admit(c *conn, account api.AccountID) *api.Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.local {
-		return true
+		return nil
 	}
 	hash := c.peer.Who.Hash()
-	if s.peers[hash] >= s.Limits.MaxConnsPrincipal {
-		return false
+	switch free := s.Limits.MaxConnections - (s.remotes() - s.strangers.n); {
+	case s.peers[hash] >= s.Limits.MaxConnsPrincipal:
+		return tooMany("principal")
+	case s.accounts[account] >= crowd*free:
+		return tooMany("account")
 	}
 	if _, open := s.conns[c]; !open { // it had to make way a moment ago, and is cut
-		return true
+		return nil
 	}
 	s.strangers.remove(c)
 	s.peers[hash]++
-	c.counted = true
-	return true
+	s.accounts[account]++
+	c.account, c.counted = account, true
+	return nil
+}
+
+func tooMany(of string) *api.Error {
+	return &api.Error{Kind: api.KindThrottling, RetryAfter: time.Second,
+		Message: "this " + of + " has too many open connections: share them, many requests fit on one"}
 }
 
 // refused notes that a stranger is being told why it is not served: from now on it is

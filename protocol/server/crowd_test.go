@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -118,6 +119,31 @@ func TestWhoIsRefusedMakesWayFirst(t *testing.T) {
 	if !isOpen(first) {
 		t.Error("a connection in its handshake made way for one that was refused")
 	}
+}
+
+// TestAnAccountLeavesPlacesToOthers: however many connections an account opens, with
+// however many keys, another account gets in; a place that comes free is for whoever asks.
+func TestAnAccountLeavesPlacesToOthers(t *testing.T) {
+	t.Parallel()
+	b := start(t, func(s *setup) { s.limits.MaxConnections = 8 })
+	var greedy []*raw
+	for range 6 {
+		greedy = append(greedy, b.open())
+	}
+	if r := b.dial(b.config()).reply(); r.Kind != api.KindThrottling || !strings.Contains(r.Err().Error(), "account") {
+		t.Errorf("the seventh of eight places: %v", r.Err())
+	}
+	other := b.configOf(b.StrangerConfig.Certificate)
+	modest := b.dial(other)
+	modest.hello()
+	for _, c := range greedy {
+		c.Close()
+	}
+	eventually(t, "the end of connections", func() bool { return b.srv.Connections() == 1 })
+	for range 5 {
+		b.dial(other).hello()
+	}
+	b.open()
 }
 
 // TestTheOperatorAlwaysGetsIn: neither clients that hold every connection nor strangers

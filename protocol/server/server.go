@@ -98,6 +98,7 @@ type Server struct {
 	locals    int                      // guarded by mu; of conns those of the Unix socket
 	strangers strangers                // guarded by mu; of the others those that are not identified
 	peers     map[identity.KeyHash]int // guarded by mu; open connections by key
+	accounts  map[api.AccountID]int    // guarded by mu; the same by account
 	ended     bool                     // guarded by mu
 	wg        sync.WaitGroup           // connections
 }
@@ -110,7 +111,7 @@ type table map[uint16]access.Route
 func New(cfg Config) (*Server, error) {
 	cfg.Limits = cfg.Limits.orDefault()
 	cfg.fitDescriptors()
-	s := &Server{Config: cfg, conns: map[*conn]struct{}{}, peers: map[identity.KeyHash]int{}}
+	s := &Server{Config: cfg, conns: map[*conn]struct{}{}, peers: map[identity.KeyHash]int{}, accounts: map[api.AccountID]int{}}
 	s.quota = quota.New(cfg.Limits.RequestsPerSecond)
 	s.seats.free = max(1, runtime.GOMAXPROCS(0)/2)
 	if err := s.Publish(cfg.Routes); err != nil {
