@@ -98,7 +98,7 @@ func digests(keys []TokenKey) (ownKeys, error) {
 
 // TokenKey returns the blob of a token key, which is the caller's, also while the keyring is locked. What it returns
 // then is the store's word alone; Verify refuses if it is not what the records name. It returns a RowError for a row that is
-// not there (see ErrUnfinished) or names the root of a slot, or what the store said.
+// not there (see ErrUnfinished), names the root of a slot, or is another than before, or what the store said.
 func (k *Keyring) TokenKey(ctx context.Context, name string) (blob []byte, err error) {
 	leave, err := k.enter(ctx)
 	if err != nil {
@@ -122,7 +122,11 @@ func (k *Keyring) TokenKey(ctx context.Context, name string) (blob []byte, err e
 	if k.used == nil {
 		k.used = ownKeys{}
 	}
-	k.used[name] = digest(blob)
+	now := digest(blob)
+	if was, before := k.used[name]; before && was != now { // it must not be forgotten by asking again
+		return nil, &RowError{tokenKeyName(name), errKeyChanged}
+	}
+	k.used[name] = now
 	return blob, nil
 }
 

@@ -205,6 +205,7 @@ func TestTokenKeysThatWerePutBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, r.store, tokenKeyName("chain"), []byte(chain))
+	names(t, use(t, k), tokenKeyName("chain")) // nor does a second use make it forget the first
 	if err := k.Unlock(t.Context()); err != nil {
 		t.Fatal(err)
 	}
