@@ -220,6 +220,14 @@ func (w *watch) fail(err error) {
 	w.move()
 }
 
+// rest says that nothing is compared any more.
+func (w *watch) rest() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.busy = false
+	w.move()
+}
+
 // next returns what is to be compared; ok is false if that is nothing, or if
 // nobody is connected: then the next greeting starts anew.
 func (w *watch) next(connected bool) (kept, next signed, ok bool) {
@@ -252,10 +260,13 @@ func (c *Client) compareAll() {
 			w.keep(newest)
 			continue
 		}
-		w.fail(fmt.Errorf("compare the audit log with what was kept: %w", err))
-		sleep(c.life, jitter(min(time.Second<<min(failures, 6), time.Minute)))
-		failures++
-		if c.life.Err() != nil {
+		if c.life.Err() == nil {
+			w.fail(fmt.Errorf("compare the audit log with what was kept: %w", err))
+			sleep(c.life, jitter(min(time.Second<<min(failures, 6), time.Minute)))
+			failures++
+		}
+		if c.life.Err() != nil { // closed, which is no fault: what is due is compared by who comes next
+			w.rest()
 			return
 		}
 	}

@@ -85,7 +85,8 @@ type shown struct {
 	newest []leaves            // what each question in turn is answered from; the last one for ever
 	answer func(string) string // changes the note of an answer; nil = as it is
 	cut    int                 // bytes to cut from each hash of a proof; -1 adds one
-	silent bool                // answers no question about the log
+	silent bool                // answers questions about the log with an error
+	mute   chan struct{}       // not nil: leaves questions about the log unanswered, and has one element for each
 
 	mu    sync.Mutex
 	asked int // guarded by mu; questions about the log
@@ -99,6 +100,10 @@ func (v *shown) serve(t *testing.T, s signer) func(c *peer) {
 		for r, ok := c.request(); ok; r, ok = c.request() {
 			switch r.Op {
 			case applianceapi.GetAuditConsistency.Number, applianceapi.GetAuditCheckpoint.Number:
+				if v.mute != nil {
+					v.mute <- struct{}{}
+					continue
+				}
 				c.Write(v.reply(t, s, r))
 			default:
 				v.mu.Lock()
@@ -285,6 +290,25 @@ func TestAnUnansweredQuestionIsNoContradiction(t *testing.T) {
 	}
 	if err := create(t.Context(), c); err != nil {
 		t.Errorf("a call: %v", err)
+	}
+}
+
+// TestAClosedClientBlamesNobody: a program that ends while the log is being compared has
+// nothing to warn of.
+func TestAClosedClientBlamesNobody(t *testing.T) {
+	t.Parallel()
+	s := newSigner(t)
+	is := &shown{hello: leaves("abcde").note(t, s, "log"), mute: make(chan struct{}, 8)}
+	kept := &place{note: []byte(leaves("abc").note(t, s, "log"))}
+	c := newAppliance(t, 0, is.serve(t, s)).client(func(cfg *client.Config) { cfg.AuditKey, cfg.Checkpoints = s.key, kept })
+	check(t, create(t.Context(), c))
+	<-is.mute
+	c.Close()
+	if err := c.CheckLog(t.Context()); err != nil {
+		t.Errorf("the comparison: %v", err)
+	}
+	if _, err := c.Checkpoint(); err != nil {
+		t.Errorf("the log: %v", err)
 	}
 }
 
