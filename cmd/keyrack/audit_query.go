@@ -9,11 +9,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keyrack/keyrack/access/identity"
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/api/applianceapi"
 	"github.com/keyrack/keyrack/api/table"
 	"github.com/keyrack/keyrack/audit"
-	"github.com/keyrack/keyrack/protocol/client"
 )
 
 // query is what the flags of a search say, as it was typed.
@@ -26,7 +26,7 @@ type query struct {
 
 // flags declares the filters.
 func (q *query) flags(fs *flag.FlagSet) {
-	fs.Var(&q.who, "who", "called by `NAME`: a principal's name, its ARN, or the sha256:… of a client's key; may be given several times")
+	fs.Var(&q.who, "who", "called by `NAME`: a client's name, an ARN, root, operator, or the sha256:… of a client's key; may be given several times")
 	fs.Var(&q.ops, "op", "of an operation whose name is `GLOB`, such as Encrypt, kms:*Key* or connection; may be given several times")
 	fs.Var(&q.outcomes, "outcome", "that ended `SO`: ok, denied, error, or the GLOB of an exception, such as Throttling*; may be given several times")
 	fs.StringVar(&q.resource, "resource", "", "about `KEY`: a key id, an ARN or an alias such as alias/mail")
@@ -40,6 +40,14 @@ func (q *query) flags(fs *flag.FlagSet) {
 func (q *query) filter() (*audit.Filter, error) {
 	f := &audit.Filter{Who: q.who, Resource: q.resource, Source: q.source, RequestID: q.request}
 	var err error
+	for _, who := range q.who {
+		if !strings.HasPrefix(who, "sha256:") {
+			continue
+		}
+		if _, err := identity.ParseKeyHash(who); err != nil {
+			return nil, searchUsage("--who: %w", err)
+		}
+	}
 	now := time.Now().UTC()
 	if f.After, err = timeFilter("--from", q.from, now, false); err != nil {
 		return nil, err
@@ -126,7 +134,7 @@ func (q *query) operations() (numbers []uint16, err error) {
 			}
 		}
 		if len(numbers) == before {
-			return nil, misused("keyrack help call lists the operations; connection stands for what befell one without a request", "audit search: --op: no operation is named %q", pattern)
+			return nil, misused("keyrack help call lists the operations; connection finds what was refused before it was a request", "audit search: --op: no operation is named %q", pattern)
 		}
 	}
 	slices.Sort(numbers)
@@ -174,23 +182,4 @@ func wireNumbers(in []uint16) (out []int64) {
 		out = append(out, int64(n))
 	}
 	return out
-}
-
-// names looks up who is registered by a name that a filter has: the records have
-// what the client's key hashes to. A locked appliance does not know.
-func (s *searcher) names(c *client.Client) error {
-	isName := func(who string) bool { return !strings.Contains(who, ":") }
-	if !slices.ContainsFunc(s.filter.Who, isName) {
-		return nil
-	}
-	err := eachPrincipal(c, func(p applianceapi.Principal) error {
-		if slices.Contains(s.filter.Who, p.Name) {
-			s.filter.Who = append(s.filter.Who, p.KeyHash)
-		}
-		return nil
-	})
-	if e := api.AsError(err); e != nil && e.Kind == api.KindInvalidState && e.Reason == "locked" {
-		return nil
-	}
-	return err
 }

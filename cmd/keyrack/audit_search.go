@@ -29,8 +29,9 @@ That nothing was found is no error: the exit status is 0, and nothing is printed
 
 --resource finds what a call was about or named: a key by its id also where an alias
 was given, and its creation; an alias only where it was given. --op, --outcome and
---who may be given several times: one of them has to hold. Refusals that came faster
-than they were recorded are one record, which has a count.`,
+--who may be given several times: one of them has to hold. A name that no client has
+now is looked up in the log, which has those that were removed. Refusals that came
+faster than they were recorded are one record, which has a count.`,
 	examples: []string{
 		"keyrack audit search --who mail-server --outcome denied --from today",
 		"keyrack audit search --resource alias/mail --newest-first --limit 20",
@@ -183,6 +184,9 @@ func (s *searcher) folder(words, keys []string, unproven bool) error {
 			return err
 		}
 		s.proving = true
+	}
+	if err := s.namesIn(dir); err != nil {
+		return err
 	}
 	ctx, stop := interruptible()
 	defer stop()

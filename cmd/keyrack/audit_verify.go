@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/keyrack/keyrack/audit"
@@ -106,7 +107,16 @@ func (sh *shell) auditDir(command string, words []string) (string, error) {
 	} else if !info.IsDir() {
 		return "", hinted("give the folder that holds the log's segments and its checkpoint", "%s is not a folder", dir)
 	}
+	if log := filepath.Join(dir, "audit"); !exists(filepath.Join(dir, "checkpoint")) && exists(log) {
+		return "", misused("give the folder in it: "+shellQuote(oneLine(log)), "%s: %s is no audit log, but has a folder named audit", command, dir)
+	}
 	return dir, nil
+}
+
+// exists reports whether something has that path.
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // verifyOptions reads keys and expected checkpoints. There is no default key but

@@ -123,5 +123,5 @@ func callFor(c *client.Client, timeout time.Duration, op *api.Op, in, out any) e
 	if _, known := knownHint(err); known {
 		return err
 	}
-	return hinted("KEYRACK_SERVER_KEY must be the ServerKey that keyrack status prints on the appliance itself", "%w", err)
+	return hinted("KEYRACK_SERVER_KEY must be the server key that keyrack status prints on the appliance itself; if it is, something else answers here", "%w", err)
 }

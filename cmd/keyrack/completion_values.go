@@ -93,8 +93,10 @@ func (v *valueOf) word(command, placeholder string) []candidate {
 	switch command + " " + placeholder {
 	case "alias update NAME", "alias delete NAME":
 		return v.ask(aliasCandidates)
-	case "principal remove NAME":
+	case "principal remove NAME", "audit search NAME":
 		return v.askOperator()
+	case "audit search GLOB":
+		return actions()
 	case "bench OP":
 		return plainWords([]string{"encrypt", "decrypt", "status"})
 	}
@@ -114,6 +116,14 @@ func (v *valueOf) word(command, placeholder string) []candidate {
 		return plainWords(strings.Split(placeholder, "|"))
 	}
 	return nil
+}
+
+// actions returns the names of all operations.
+func actions() (all []candidate) {
+	for _, op := range table.All() {
+		all = append(all, candidate{op.Name, op.Action})
+	}
+	return all
 }
 
 func plainWords(words []string) (all []candidate) {

@@ -114,9 +114,16 @@ func configCheckFlags(fs *flag.FlagSet) action {
 				return err
 			}
 		}
-		return hinted(faultsHint, "%d faults in %s", len(faults), words[0])
+		what := "faults"
+		if len(faults) == 1 {
+			what = "fault"
+		}
+		return hinted(exampleHint, "%d %s in %s", len(faults), what, words[0])
 	}
 }
 
-// faultsHint is for faults of a settings file.
-const faultsHint = "keyrack config example prints every setting with what it takes; keyrack config check FILE lists all faults"
+// Hints for faults of a settings file: where they were listed, and where the first was met.
+const (
+	exampleHint = "keyrack config example prints every setting with what it takes"
+	faultsHint  = exampleHint + "; keyrack config check FILE lists all faults"
+)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
@@ -19,7 +20,8 @@ var (
 Makes a random key for a program that encrypts data itself, and writes it encrypted
 under KEY, as encrypt would. Store that beside the data: decrypt, given the same
 context, turns it back into the data key. --out-plaintext has the data key itself,
-to be used now and then removed; without it nobody sees the key yet.`,
+to be used now and then removed; without it nobody sees the key yet. Files that hold
+something are never overwritten.`,
 		examples: []string{"keyrack datakey --key alias/backup --out key.enc --out-plaintext /run/key"},
 		flags:    dataKeyFlags,
 	}
@@ -62,12 +64,30 @@ func dataKeyFlags(fs *flag.FlagSet) action {
 		if err := countable("datakey", *n); err != nil {
 			return err
 		}
+		if err := sh.binaryOutput(*out, format); err != nil {
+			return err
+		}
+		if *secret != "" && sh.sameOutput(*out, *secret) {
+			return usagef("keyrack help datakey", "datakey: --out and --out-plaintext are the same; each needs a place of its own")
+		}
+		if err := errors.Join(noKey(*out), noKey(*secret)); err != nil {
+			return err
+		}
 		d := dataKey{api.ParseKeyRef([]byte(*key)), *n, bound.encode(), *out, format}
 		if *secret == "" {
 			return sh.sealedDataKey(&d)
 		}
 		return sh.dataKey(&d, *secret)
 	})
+}
+
+// noKey refuses a file that holds something: a data key that is overwritten takes with
+// it whatever was encrypted under it. An empty file, as mktemp(1) makes one, is none.
+func noKey(path string) error {
+	if info, err := os.Stat(path); path != "-" && err == nil && info.Mode().IsRegular() && info.Size() > 0 {
+		return fmt.Errorf("write the data key: %w", &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist})
+	}
+	return nil
 }
 
 // dataKey is what the flags ask for.
@@ -83,9 +103,6 @@ type dataKey struct {
 // was encrypted with a key whose ciphertext is not kept would be lost. JSON has the
 // answer without it.
 func (sh *shell) dataKey(d *dataKey, secret string) error {
-	if sh.sameOutput(d.to, secret) {
-		return usagef("keyrack help datakey", "datakey: --out and --out-plaintext are the same; each needs a place of its own")
-	}
 	if err := sh.secretOutput("--out-plaintext", secret); err != nil {
 		return err
 	}

@@ -35,6 +35,9 @@ func encryptFlags(fs *flag.FlagSet) action {
 		if *key == "" {
 			return usagef("keyrack help encrypt", "encrypt: --key is missing")
 		}
+		if err := sh.binaryOutput(*out, format); err != nil {
+			return err
+		}
 		plaintext, err := sh.readInput(*in, api.MaxPlaintext)
 		if err != nil {
 			return fmt.Errorf("read the plaintext: %w", err)

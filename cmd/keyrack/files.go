@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -22,6 +23,9 @@ func outFlag(fs *flag.FlagSet, what string) *string {
 // one more, by which the caller sees that there were too many.
 func (sh *shell) readInput(path string, limit int) ([]byte, error) {
 	r := sh.in
+	if path == "-" && isTerminal(sh.in) {
+		fmt.Fprintln(sh.err, "reading standard input: Ctrl-D ends it")
+	}
 	if path != "-" {
 		f, err := os.Open(path)
 		if err != nil {
@@ -31,6 +35,15 @@ func (sh *shell) readInput(path string, limit int) ([]byte, error) {
 		r = f
 	}
 	return io.ReadAll(io.LimitReader(r, int64(limit)+1))
+}
+
+// binaryOutput refuses to show a ciphertext on a terminal, which it would upset. It asks
+// before anything is read or made.
+func (sh *shell) binaryOutput(path string, f *format) error {
+	if path != "-" || *f != asText || !isTerminal(sh.out) {
+		return nil
+	}
+	return misused("give --out FILE, or a pipe, as in: keyrack encrypt --key KEY | base64", "a ciphertext is binary, and standard output is a terminal")
 }
 
 // writeOutput writes a file, or standard output for "-". A symbolic link is

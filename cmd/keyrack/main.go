@@ -136,6 +136,8 @@ func unknownCommand(args []string) error {
 	switch {
 	case len(args) == 0:
 		return usagef("keyrack help", "no command is given")
+	case strings.HasPrefix(args[0], "-") && nearCommand(strings.TrimLeft(args[0], "-"), "") == "":
+		return misused("flags stand behind the command: keyrack COMMAND "+oneLine(args[0]), "a command is missing before %s", args[0])
 	case isGroup(args[0]):
 		typed := strings.Join(args[:min(2, len(args))], " ")
 		return misused(didYouMean(nearCommand(typed, args[0]+" "), "keyrack help "+args[0]), "there is no command %q", typed)

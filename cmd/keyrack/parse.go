@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"strings"
+	"time"
 
 	"github.com/keyrack/keyrack/internal/settings"
 )
@@ -60,9 +62,24 @@ func parseFlag(fs *flag.FlagSet, seen map[string]bool, arg string, args []string
 		return nil, usagef(where, "%s: %s is not understood: %w", fs.Name(), dashed(name), err)
 	}
 	if err != nil {
-		return nil, usagef(where, "%s: invalid value %q for %s: %w", fs.Name(), value, dashed(name), err)
+		return nil, usagef(where, "%s: invalid value %q for %s: %w", fs.Name(), value, dashed(name), explained(f, err))
 	}
 	return args, nil
+}
+
+// explained says what package flag's own numbers and times want: it says "parse error".
+func explained(f *flag.Flag, err error) error {
+	g, ok := f.Value.(flag.Getter)
+	if !ok {
+		return err
+	}
+	switch g.Get().(type) {
+	case time.Duration:
+		return errors.New("want a time such as 500ms, 90s or 5m")
+	case int, int64, uint, uint64:
+		return errors.New("want a whole number in its range")
+	}
+	return err
 }
 
 // isBool reports whether a flag needs no value.

@@ -90,7 +90,7 @@ func (p *auditRecord) String() string {
 	if p.Count > 0 {
 		outcome += fmt.Sprintf(" ×%d", p.Count)
 	}
-	parts := []string{strconv.FormatInt(p.Position, 10), p.Time, what, outcome, p.Reason, who, p.Source, p.Via, p.Resource, p.Request.String()}
+	parts := []string{strconv.FormatInt(p.Position, 10), p.Time, what, outcome, p.Reason, who, p.which(), p.Source, p.Via, p.Resource, p.Request.String()}
 	if len(p.Response) > 0 {
 		parts = append(parts, "-> "+p.Response.String())
 	}
@@ -101,6 +101,16 @@ func (p *auditRecord) String() string {
 		}
 	}
 	return strings.Join(line, "  ")
+}
+
+// which tells the clients of one account apart: their keys, as far as a line has room.
+// JSON has the whole hash, which keyrack principal list has, too.
+func (p *auditRecord) which() string {
+	const shown = len("sha256:") + 12
+	if p.Principal == "" || len(p.Credential) < shown {
+		return ""
+	}
+	return p.Credential[:shown] + "…"
 }
 
 // members are the shown members of a request or response in their order.

@@ -33,6 +33,9 @@ func reEncryptFlags(fs *flag.FlagSet) action {
 		if *key == "" {
 			return usagef("keyrack help re-encrypt", "re-encrypt: --key is missing")
 		}
+		if err := sh.binaryOutput(*out, format); err != nil {
+			return err
+		}
 		blob, err := sh.readInput(*in, api.MaxCiphertext)
 		if err != nil {
 			return fmt.Errorf("read the ciphertext: %w", err)

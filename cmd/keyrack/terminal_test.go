@@ -215,6 +215,10 @@ func TestSecretsAreNotForTerminals(t *testing.T) {
 		{[]string{"decrypt", "--in", text}, "attack at dawn", 0},
 		{[]string{"decrypt", "--in", binary}, "keyrack: the plaintext is not text, and standard output is a terminal", 2},
 		{[]string{"decrypt", "--in", binary, "--output", "json"}, "keyrack: the plaintext is not text, and standard output is a terminal", 2},
+		{[]string{"encrypt", "--key", key, "--in", text}, "keyrack: a ciphertext is binary, and standard output is a terminal", 2},
+		{[]string{"re-encrypt", "--key", key, "--in", text}, "keyrack: a ciphertext is binary, and standard output is a terminal", 2},
+		{[]string{"datakey", "--key", key}, "keyrack: a ciphertext is binary, and standard output is a terminal", 2},
+		{[]string{"encrypt", "--key", key, "--in", text, "--output", "json"}, "CiphertextBlob", 0},
 		{[]string{"random"}, "keyrack: --out is a terminal or a device", 2},
 		{[]string{"datakey", "--key", key, "--out", dir + "/k", "--out-plaintext", "-"}, "keyrack: --out-plaintext is a terminal or a device", 2},
 		{[]string{"call", "kms", "GenerateRandom", "--number-of-bytes", "32"}, "keyrack: the answer has secret bytes, and standard output is a terminal", 2},
@@ -242,6 +246,22 @@ func TestSecretsAreNotForTerminals(t *testing.T) {
 	cmd.Env, cmd.Stdout = append(os.Environ(), environment(r)...), null
 	if err := cmd.Run(); err != nil {
 		t.Errorf("to /dev/null: %v", err)
+	}
+}
+
+// TestReadingATerminalIsSaid, and how it is ended.
+func TestReadingATerminalIsSaid(t *testing.T) {
+	t.Parallel()
+	r := racktest.Start(t)
+	path := t.TempDir() + "/typed.enc"
+	term, cmd := onTerminal(t, environment(r), nil, "encrypt", "--key", strings.TrimSpace(r.CreateKey()), "--out", path)
+	term.until("reading standard input: Ctrl-D ends it")
+	term.press("attack at dawn\n\x04")
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("%v: %s", err, term.screen())
+	}
+	if status, plaintext, stderr := keyrack.Run(asMap(r), "decrypt", "--in", path); status != 0 || plaintext != "attack at dawn\n" {
+		t.Errorf("%q, %s", plaintext, stderr)
 	}
 }
 
