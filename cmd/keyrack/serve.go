@@ -33,9 +33,9 @@ SIGTERM and Ctrl-C stop it in order: what was read is answered, the audit log is
 written and signed, the status is 0. A second one, or 30 s, ends it at once.
 SIGHUP is ignored: settings that were changed act at the next start. $NOTIFY_SOCKET
 is told READY=1 and STOPPING=1: in a systemd unit, Type=notify, and LimitMEMLOCK=64M
-for what is kept in locked memory. The next three files of the audit log, 192 MiB
-unless --audit-segment says otherwise, are made ahead. The log of what happens here
-goes to standard error.`,
+for what is kept in locked memory. Three files of the audit log, 192 MiB unless
+--audit-segment says otherwise, are there from the start: the one in use and two made
+ahead. The log of what happens here goes to standard error.`,
 	examples: []string{
 		"keyrack serve --dir /var/lib/keyrack",
 		"keyrack serve --config /etc/keyrack.toml",

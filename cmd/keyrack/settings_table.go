@@ -53,7 +53,7 @@ var allSettings = settings.Table{
 	count("workers.compute-queue", api.ComputeQueue, pools.MaxQueue, "jobs that may wait for a compute worker; more are throttled"),
 
 	{Name: "audit.audit-segment", Kind: settings.Size, Min: audit.MinSegment, Max: audit.MaxSegment, Step: audit.SegmentStep,
-		Default: settings.SizeText(audit.DefaultSegment), Doc: "the size of one file of the audit log; three are made ahead"},
+		Default: settings.SizeText(audit.DefaultSegment), Doc: "the size of one file of the audit log; the two behind the one in use are made ahead"},
 	{Name: "audit.audit-durability", Kind: settings.Choice, Choices: []string{audit.Synced.String(), audit.Written.String()}, Default: audit.Synced.String(),
 		Doc: "what a record must be before its answer leaves: synced to the disk, or written to the kernel, which loses seconds when the power goes"},
 
