@@ -46,7 +46,7 @@ func Repair(p []byte) {
 // the reply.
 func Converse(script []byte) error {
 	l := &link{ctx: context.Background(), timeout: time.Millisecond, port: &scripted{script}, sessions: map[sessionKind]tpm.Session{}}
-	if err := l.prepare(nil); err != nil {
+	if err := l.prepare(nil, true); err != nil {
 		return err
 	}
 	_, err := l.describe()

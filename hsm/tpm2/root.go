@@ -37,8 +37,9 @@ func (r *rootKey) auth(s tpm.Session) tpm.AuthHandle {
 	return tpm.AuthHandle{Handle: r.handle, Name: r.name, Auth: s}
 }
 
-// findRoot returns the token's storage root key. It makes one where there is none.
-func (l *link) findRoot(owner []byte) (*rootKey, error) {
+// findRoot returns the token's storage root key. Where there is none, first has it made; later it is ErrReplaced, and nothing is written
+// to a chip that is not the one of Open.
+func (l *link) findRoot(owner []byte, first bool) (*rootKey, error) {
 	var free tpm.TPMHandle
 	for _, h := range rootKeys {
 		r, err := l.readRoot(h)
@@ -53,8 +54,11 @@ func (l *link) findRoot(owner []byte) (*rootKey, error) {
 			return r, nil
 		}
 	}
-	if free == 0 {
+	switch {
+	case free == 0:
 		return nil, errRootKeys
+	case !first:
+		return nil, ErrReplaced
 	}
 	if err := l.makeRoot(free, owner); err != nil {
 		return nil, fmt.Errorf("make the storage root key: %w", err)

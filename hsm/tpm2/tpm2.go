@@ -243,7 +243,7 @@ func (t *Token) connect(ctx context.Context) error {
 		return err
 	}
 	l := &link{ctx: ctx, timeout: t.cfg.Timeout, port: p, managed: managed, sessions: map[sessionKind]tpm.Session{}}
-	if err := l.prepare(t.owner); err != nil {
+	if err := l.prepare(t.owner, t.root == nil); err != nil {
 		return errors.Join(err, p.Close())
 	}
 	if t.root != nil && l.root.digest() != t.root.digest() {
@@ -254,7 +254,7 @@ func (t *Token) connect(ctx context.Context) error {
 }
 
 // prepare starts and tests the chip, takes out what a process that died left in it, and finds the SRK.
-func (l *link) prepare(owner []byte) error {
+func (l *link) prepare(owner []byte, first bool) error {
 	// TPM2_SelfTest of what was not tested since the chip started, TPM 2.0 Part 3, 10.2.
 	_, err := l.raw(tpm.TPMCCSelfTest, 0)
 	if errors.Is(err, tpm.TPMRCInitialize) {
@@ -272,7 +272,7 @@ func (l *link) prepare(owner []byte) error {
 			return err
 		}
 	}
-	l.root, err = l.findRoot(owner)
+	l.root, err = l.findRoot(owner, first)
 	return err
 }
 

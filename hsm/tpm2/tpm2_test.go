@@ -188,6 +188,11 @@ func TestCleared(t *testing.T) {
 		t.Errorf("PRF on another TPM: %v", err)
 	}
 	_ = p.Close()
+	raw(t, v, func(r transport.TPM) { // it was left as it was
+		if _, err := (tpm.ReadPublic{ObjectHandle: tpm.TPMHandle(0x81000001)}).Execute(r); !errors.Is(err, tpm.TPMRCHandle) {
+			t.Errorf("the other TPM's first storage root key: %v", err)
+		}
+	})
 	p = open(t, tpm2.Config{Path: v.Path()})
 	for name, err := range map[string]error{"Load": second(p.Load(t.Context(), blob)), "Destroy": p.Destroy(t.Context(), blob)} {
 		if !errors.Is(err, hsm.ErrBlob) || !strings.Contains(err.Error(), "another TPM, or this one was cleared") {
