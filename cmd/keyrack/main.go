@@ -68,8 +68,8 @@ type group struct {
 func groups() []group {
 	return []group{
 		{"The appliance", []command{
-			devCommand, devResetCommand, initCommand, serveCommand, workerCommand, tokenProcessCommand, statusCommand, lockCommand, unlockCommand,
-			checkCommand, slotListCommand, domainRotateCommand, configCommand, configCheckCommand, configExampleCommand,
+			devCommand, devResetCommand, initCommand, serveCommand, workerCommand, tokenProcessCommand, tokenScanCommand, statusCommand, lockCommand, unlockCommand,
+			checkCommand, tokenListCommand, tokenInfoCommand, slotListCommand, domainRotateCommand, configCommand, configCheckCommand, configExampleCommand,
 		}},
 		{"Clients", []command{clientInitCommand, principalAddCommand, principalListCommand, principalRemoveCommand}},
 		{"Keys", remote(

@@ -10,3 +10,6 @@ import (
 
 // Open returns ErrNotBuilt: a module is a C library.
 func Open(context.Context, Config) (hsm.Provider, error) { return nil, ErrNotBuilt }
+
+// List returns ErrNotBuilt: a module is a C library.
+func List(context.Context, string) ([]Report, error) { return nil, ErrNotBuilt }

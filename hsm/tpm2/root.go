@@ -182,8 +182,10 @@ func (l *link) describe() (hsm.Description, error) {
 		Model: strings.Join(strings.Fields(fmt.Sprintf("%s %s firmware %d.%d", text(v[tpm.TPMPTManufacturer]), vendor, version>>16, version&0xffff)), " "),
 		Specs: []hsm.Spec{hsm.PRFSHA256, hsm.SignP256},
 	}
-	digest := l.root.digest()
-	d.Serial = fmt.Sprintf("%x", digest[:16])
+	if l.root != nil {
+		digest := l.root.digest()
+		d.Serial = fmt.Sprintf("%x", digest[:16])
+	}
 	// libtpms, the library under swtpm, calls itself so.
 	if d.Development = strings.Contains(vendor, "SW TPM") || strings.Contains(vendor, "SW   TPM"); d.Development {
 		d.Warning = "the TPM is a program: its keys are as safe as the machine that runs it"
