@@ -30,7 +30,7 @@ func TestUnlockWithPIN(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(t *testing.T, dir string) (spec string, env []string, wrong string){
 		"tpm2": func(t *testing.T, _ string) (string, []string, string) {
-			return "tpm2:path=" + swtpm.Start(t).Path() + ";pin-ask=yes", nil, "tpm2: PIN refused: it is wrong"
+			return "tpm2:path=" + swtpm.Start(t).Path() + ";pin-ask=yes", nil, "tpm2: PIN refused: it is wrong; wrong tries left before the chip locks itself: 2"
 		},
 		"pkcs11": func(t *testing.T, dir string) (string, []string, string) {
 			spec, env := softHSMWithPIN(t, dir, askedPIN)

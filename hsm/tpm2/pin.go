@@ -25,6 +25,7 @@ type pinState struct {
 	auth    []byte // 32 hex digits: an authorization value without zero bytes, of which go-tpm 0.9.8 cuts what follows
 	proved  bool   // the chip took it
 	refused bool   // the chip refused it
+	left    uint32 // wrong tries that the chip still takes once this one was wrong
 }
 
 // pinOf asks for the PIN. The authorization value is a hash: a chip takes 32 bytes at most, a PIN may be longer.
@@ -71,6 +72,7 @@ func (p *pinState) check(l *link) error {
 	}
 	tries, limit := v[tpm.TPMPTLockoutCounter], v[tpm.TPMPTMaxAuthFail]
 	if tries+1 < limit {
+		p.left = limit - tries - 1
 		return nil
 	}
 	return fmt.Errorf("%w: %d of %d wrong tries are used up; one is given back every %v", ErrLockout, tries, limit,
@@ -84,7 +86,7 @@ func (p *pinState) learn(err error) error {
 		p.proved = true
 	case errors.Is(err, tpm.TPMRCAuthFail), errors.Is(err, tpm.TPMRCBadAuth):
 		p.refused, p.proved = true, false
-		return fmt.Errorf("%w: it is wrong", ErrPIN)
+		return fmt.Errorf("%w: it is wrong; wrong tries left before the chip locks itself: %d", ErrPIN, p.left)
 	}
 	return err
 }
