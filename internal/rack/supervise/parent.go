@@ -11,9 +11,13 @@ import (
 
 // Descriptors of a worker, behind the three standard ones.
 const (
-	lifeFD = 3 // nothing is ever written to it; its end is the parent's
+	lifeFD = 3 // one byte, begin, and then nothing; its end is the parent's
 	tellFD = 4 // the worker's words
 )
+
+// begin is written to a worker once its start is in the log, so that what it says itself,
+// an error above all, comes behind that.
+const begin = 'b'
 
 // ErrAlone is returned by Join in a process that Run did not start.
 var ErrAlone = errors.New("this process has no supervisor")
@@ -24,7 +28,7 @@ type Parent struct {
 	gone chan struct{}
 }
 
-// Join returns the parent of this process, once. It closes the two descriptors to
+// Join returns the parent of this process, once, when it lets the worker begin. It closes the two descriptors to
 // the processes that this one starts.
 func Join() (*Parent, error) {
 	for _, fd := range []int{lifeFD, tellFD} {
@@ -35,9 +39,10 @@ func Join() (*Parent, error) {
 		syscall.CloseOnExec(fd)
 	}
 	p := &Parent{tell: os.NewFile(tellFD, "words to the supervisor"), gone: make(chan struct{})}
+	life := os.NewFile(lifeFD, "life of the supervisor")
+	life.Read(make([]byte, 1)) // begin, or the end of a parent that is gone
 	go func() {
 		defer close(p.gone)
-		life := os.NewFile(lifeFD, "life of the supervisor")
 		io.Copy(io.Discard, life)
 		life.Close()
 	}()

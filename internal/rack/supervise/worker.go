@@ -38,6 +38,7 @@ func (s *supervisor) start() (*worker, error) {
 		return nil, errors.Join(err, life.Close(), said.Close())
 	}
 	s.Logger.Info("a worker begins", "pid", cmd.Process.Pid, "state", s.next.word())
+	life.Write([]byte{begin}) // one that has ended already is waited for
 	w := &worker{cmd: cmd, life: life, told: make(chan State)}
 	go w.follow(said)
 	return w, nil
