@@ -58,8 +58,19 @@ func TestWhatIsNoModule(t *testing.T) {
 	if err := os.WriteFile(text, []byte("not a library"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	open := build(t, dir, "OPEN")
+	if err := os.Chmod(open, 0o775); err != nil {
+		t.Fatal(err)
+	}
+	foreign := build(t, dir, "FOREIGN")
+	if os.Geteuid() == 0 { // nobody else can give a file away
+		if err := os.Chown(foreign, 12345, -1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	whose := map[bool]string{true: "belongs to another user", false: "does not start"}[os.Geteuid() == 0]
 	for path, want := range map[string]string{
-		filepath.Join(dir, "none.so"): "no such file", dir: "no regular file", text: "file too short",
+		filepath.Join(dir, "none.so"): "no such file", dir: "no regular file", text: "file too short", open: "has mode 0775", foreign: whose,
 		build(t, dir, "NONE"): "has no C_GetFunctionList", build(t, dir, "REFUSES"): "C_GetFunctionList returns 0x5",
 		build(t, dir, "SILENT"): "garbage", build(t, dir, "WILD"): "garbage", build(t, dir, "ODD"): "garbage",
 		build(t, dir, "VERSION"): "speaks Cryptoki 9.40", build(t, dir, "HOLE"): "entry 43 of its function list", build(t, dir, "WILDCALL"): "entry 43 of its function list",
@@ -85,6 +96,9 @@ func build(t *testing.T, dir, macro string) string {
 	cmd.Stdin = strings.NewReader(library)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("cc, which cgo needs too: %v\n%s", err, out)
+	}
+	if err := os.Chmod(path, 0o755); err != nil { // whatever the umask is
+		t.Fatal(err)
 	}
 	return path
 }

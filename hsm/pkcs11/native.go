@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 	"unsafe"
 
 	"github.com/miekg/pkcs11"
@@ -33,6 +34,10 @@ func loadNative(path string) (cryptoki, error) {
 		return nil, fmt.Errorf("%w: %w", ErrModule, err)
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("%w: %s is no regular file", ErrModule, path)
+	case info.Mode().Perm()&0o022 != 0: // whoever can change it runs what he likes where the PIN is
+		return nil, fmt.Errorf("%w: others than its owner may write %s: it has mode %04o", ErrModule, path, info.Mode().Perm())
+	case !isTrusted(info):
+		return nil, fmt.Errorf("%w: %s belongs to another user than root and this one", ErrModule, path)
 	}
 	name := C.CString(path)
 	defer C.free(unsafe.Pointer(name))
@@ -49,6 +54,12 @@ func loadNative(path string) (cryptoki, error) {
 		return nil, fmt.Errorf("%w: %s cannot be loaded again", ErrModule, path)
 	}
 	return n, nil
+}
+
+// isTrusted reports whether a file is root's or our own.
+func isTrusted(info os.FileInfo) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && (stat.Uid == 0 || int(stat.Uid) == os.Geteuid())
 }
 
 // rv makes an error of a return value.
