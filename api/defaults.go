@@ -7,6 +7,8 @@ import "time"
 const (
 	MaxPlaintext         = 4096    // bytes of an Encrypt (AWS KMS, Encrypt)
 	MaxCiphertext        = 6144    // bytes of a CiphertextBlob
+	MaxMessage           = 4096    // bytes of the message of a GenerateMac
+	MaxMac               = 6144    // bytes of the Mac of a VerifyMac
 	MaxDataKey           = 1024    // bytes of a data key, and of a GenerateRandom
 	MaxEncryptionContext = 8192    // bytes of the canonical encoding
 	MaxAliasName         = 256     // characters, "alias/" included
@@ -29,6 +31,7 @@ const (
 	OpenKeysPerKey     = 4096   // of one key
 	OpenKeysPerAccount = 16_384 // of all keys of an account
 	CachedKeys         = 65_536 // keys whose material is kept in memory
+	ExpandedKeys       = 4096   // of them those that are kept ready for MACs
 	CachedAliases      = 65_536 // aliases whose targets are kept in memory
 )
 

@@ -40,6 +40,7 @@ const (
 	KindAlreadyExists
 	KindNotAuthorized
 	KindInvalidMarker
+	KindInvalidMac
 	kindEnd
 )
 
@@ -78,6 +79,7 @@ var kinds = [kindEnd]struct {
 	KindAlreadyExists:           {"AlreadyExistsException", false, false},
 	KindNotAuthorized:           {"NotAuthorizedException", false, false},
 	KindInvalidMarker:           {"InvalidMarkerException", false, false},
+	KindInvalidMac:              {"KMSInvalidMacException", false, false},
 }
 
 // Kinds returns all kinds but KindNone in the order of their numbers.

@@ -241,6 +241,7 @@ func makeRequests(t *testing.T, m *maker) {
 	makeBadRequests(m)
 	makeKeyRequests(m, key)
 	makeDataKeyRequests(m, key, blob, context)
+	makeSignRequests(m, key)
 }
 
 // makeKeyRequests makes requests that manage a key and its names.
@@ -473,6 +474,7 @@ func makeReplies(t *testing.T, m *maker) {
 	makeHellos(m)
 	makeKeyReplies(m, id, arn, at)
 	makeDataKeyReplies(m, arn, materialID, example.bytes(t, "blob"), example.bytes(t, "plaintext"))
+	makeSignReplies(m, arn)
 }
 
 // exampleKeyHash is the hash of a client's key.

@@ -31,7 +31,8 @@ type CreateKeyResponse struct {
 }
 
 // KeyMetadata describes a key (AWS KMS API Reference, KeyMetadata). KeyId is
-// the bare id, Arn the whole ARN; CurrentKeyMaterialId is 64 hex digits.
+// the bare id, Arn the whole ARN; CurrentKeyMaterialId is 64 hex digits, and only
+// symmetric encryption keys have it. Of the lists of algorithms there is the one of the key's usage.
 type KeyMetadata struct {
 	AWSAccountId          string                `n:"1"`
 	KeyId                 string                `n:"2" audit:"show"`
@@ -48,4 +49,5 @@ type KeyMetadata struct {
 	EncryptionAlgorithms  []EncryptionAlgorithm `n:"13"`
 	MultiRegion           bool                  `n:"14" rule:"always"`
 	CurrentKeyMaterialId  string                `n:"15" audit:"show"`
+	MacAlgorithms         []MacAlgorithm        `n:"16"`
 }

@@ -19,15 +19,36 @@ func (EncryptionAlgorithm) Names() api.Names { return encryptionAlgorithms }
 // String returns AWS's name.
 func (a EncryptionAlgorithm) String() string { return encryptionAlgorithms.Name(uint8(a)) }
 
+// MacAlgorithm is how a key makes message authentication codes (MacAlgorithmSpec).
+type MacAlgorithm uint8
+
+// HMAC with each hash function (FIPS 198-1).
+const (
+	HMACSHA224 MacAlgorithm = iota + 1
+	HMACSHA256
+	HMACSHA384
+	HMACSHA512
+)
+
+var macAlgorithms = api.Names{"HMAC_SHA_224", "HMAC_SHA_256", "HMAC_SHA_384", "HMAC_SHA_512"}
+
+// Names returns the closed list.
+func (MacAlgorithm) Names() api.Names { return macAlgorithms }
+
+// String returns AWS's name.
+func (a MacAlgorithm) String() string { return macAlgorithms.Name(uint8(a)) }
+
 // KeySpec is the type of a key's material.
 type KeySpec uint8
 
-// KeySpecSymmetricDefault is a 256-bit symmetric encryption key; the keys of HMAC
-// follow it, and all others are asymmetric.
+// The specs. KeySpecSymmetricDefault is a 256-bit symmetric encryption key; the keys
+// of HMAC follow it, and all others are asymmetric.
 const (
-	KeySpecSymmetricDefault KeySpec = 1
-	KeySpecHMAC224          KeySpec = 2
-	KeySpecHMAC512          KeySpec = 5
+	KeySpecSymmetricDefault KeySpec = iota + 1
+	KeySpecHMAC224
+	KeySpecHMAC256
+	KeySpecHMAC384
+	KeySpecHMAC512
 )
 
 var keySpecs = api.Names{"SYMMETRIC_DEFAULT", "HMAC_224", "HMAC_256", "HMAC_384", "HMAC_512",
@@ -43,8 +64,14 @@ func (s KeySpec) String() string { return keySpecs.Name(uint8(s)) }
 // KeyUsage is the one job of a key (KeyUsageType).
 type KeyUsage uint8
 
-// UsageEncryptDecrypt is the usage of symmetric encryption keys.
-const UsageEncryptDecrypt KeyUsage = 1
+// The usages.
+const (
+	UsageEncryptDecrypt KeyUsage = iota + 1
+	UsageSignVerify
+	UsageGenerateVerifyMac
+	UsageKeyAgreement
+	UsageEncapsulateDecapsulate
+)
 
 var keyUsages = api.Names{"ENCRYPT_DECRYPT", "SIGN_VERIFY", "GENERATE_VERIFY_MAC", "KEY_AGREEMENT", "ENCAPSULATE_DECAPSULATE"}
 

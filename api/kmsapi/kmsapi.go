@@ -36,6 +36,12 @@ var (
 	ReEncrypt      = api.Define[ReEncryptRequest, ReEncryptResponse](api.KMS, "ReEncrypt", 15, api.ReadOnly|api.Idempotent)
 )
 
+// Message authentication codes.
+var (
+	GenerateMac = api.Define[GenerateMacRequest, GenerateMacResponse](api.KMS, "GenerateMac", 20, api.ReadOnly|api.Idempotent)
+	VerifyMac   = api.Define[VerifyMacRequest, VerifyMacResponse](api.KMS, "VerifyMac", 21, api.ReadOnly|api.Idempotent)
+)
+
 // What people note of a key.
 var (
 	UpdateKeyDescription = api.Define[UpdateKeyDescriptionRequest, UpdateKeyDescriptionResponse](api.KMS, "UpdateKeyDescription", 16, api.Idempotent)
@@ -51,5 +57,6 @@ func Operations() []*api.Op {
 		CreateAlias.Op, UpdateAlias.Op, DeleteAlias.Op, ListAliases.Op,
 		GenerateDataKey.Op, GenerateDataKeyWithoutPlaintext.Op, GenerateRandom.Op, ReEncrypt.Op,
 		UpdateKeyDescription.Op, TagResource.Op, UntagResource.Op, ListResourceTags.Op,
+		GenerateMac.Op, VerifyMac.Op,
 	}
 }

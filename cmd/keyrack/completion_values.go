@@ -64,6 +64,9 @@ func (v *valueOf) flag(f *flag.Flag) []candidate {
 	if member := v.members[f.Name]; member != nil {
 		return v.member(member)
 	}
+	if e, ok := f.Value.(*enumFlag); ok {
+		return plainWords(e.names)
+	}
 	if s, ok := f.Value.(*settingFlag); ok && len(s.Choices) > 0 {
 		return plainWords(s.Choices)
 	}

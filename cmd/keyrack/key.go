@@ -2,6 +2,7 @@ package main
 
 import (
 	"flag"
+	"strings"
 	"time"
 
 	"github.com/keyrack/keyrack/api"
@@ -102,7 +103,7 @@ func keyDescribeFlags(fs *flag.FlagSet) action {
 
 // keyRows returns what people read of a key.
 func keyRows(m *kmsapi.KeyMetadata) [][2]string {
-	return [][2]string{
+	rows := [][2]string{
 		{"key", m.KeyId},
 		{"state", m.KeyState.String()},
 		{"description", m.Description},
@@ -111,9 +112,24 @@ func keyRows(m *kmsapi.KeyMetadata) [][2]string {
 		{"created", m.CreationDate.Time().Format(time.RFC3339)},
 		{"spec", m.KeySpec.String()},
 		{"usage", m.KeyUsage.String()},
+		{"algorithms", strings.Join(algorithmNames(m), " ")},
 		{"origin", m.Origin.String()},
-		{"material", m.CurrentKeyMaterialId},
 	}
+	if m.CurrentKeyMaterialId != "" { // only symmetric encryption keys show it
+		rows = append(rows, [2]string{"material", m.CurrentKeyMaterialId})
+	}
+	return rows
+}
+
+// algorithmNames returns AWS's names of what a key offers: one of its lists is not empty.
+func algorithmNames(m *kmsapi.KeyMetadata) (all []string) {
+	for _, a := range m.EncryptionAlgorithms {
+		all = append(all, a.String())
+	}
+	for _, a := range m.MacAlgorithms {
+		all = append(all, a.String())
+	}
+	return all
 }
 
 func keyListFlags(fs *flag.FlagSet) action {

@@ -6,15 +6,17 @@ import (
 	"github.com/keyrack/keyrack/api/kmsapi"
 )
 
-// keyCreateCommand is kms:CreateKey, with the defaults of an encryption key.
+// keyCreateCommand is kms:CreateKey.
 var keyCreateCommand = command{
-	name: "key create", args: "[--description TEXT] [--tag NAME=VALUE]…", short: "create a key and print its id",
+	name: "key create", args: "[--spec KEYSPEC --usage USAGE] [--description TEXT] [--tag NAME=VALUE]…", short: "create a key and print its id",
 	long: `
-Creates a symmetric encryption key in the caller's account, and prints the key's
-id alone, or its whole KeyMetadata as JSON.`,
+Creates a key in the caller's account, and prints the key's id alone, or its whole
+KeyMetadata as JSON. Without --spec it is a symmetric encryption key; a key of
+another spec has one usage, which must be said.`,
 	examples: []string{
 		"keyrack key create --description backups",
 		"keyrack key create --tag team=mail --tag stage=test",
+		"keyrack key create --spec HMAC_256 --usage GENERATE_VERIFY_MAC",
 	},
 	flags: keyCreateFlags,
 }
@@ -22,17 +24,21 @@ id alone, or its whole KeyMetadata as JSON.`,
 // keyCreateFlags declares the flags and acts. Text is the bare id, so that
 // key=$(keyrack key create) is all a script needs.
 func keyCreateFlags(fs *flag.FlagSet) action {
+	in := kmsapi.CreateKeyRequest{Origin: kmsapi.OriginAWSKMS}
+	declareEnum(fs, &in.KeySpec, "spec", "make a key of `KEYSPEC`, AWS's name such as HMAC_256; SYMMETRIC_DEFAULT if it is left out")
+	declareEnum(fs, &in.KeyUsage, "usage", "make it for `USAGE`, AWS's name such as GENERATE_VERIFY_MAC")
 	description := fs.String("description", "", "describe the key's use as `TEXT`; it is not secret and stands in the audit log")
 	var tags tagList
 	fs.Var(&tags, "tag", "give the key the tag `NAME=VALUE`; may be given several times; see key tag")
 	format := outputFlag(fs)
 	return noWords(fs, func(sh *shell) error {
+		in.Description, in.Tags = *description, tags
 		c, err := sh.remote()
 		if err != nil {
 			return err
 		}
 		defer c.Close()
-		out, err := call(c, kmsapi.CreateKey, &kmsapi.CreateKeyRequest{Description: *description, Origin: kmsapi.OriginAWSKMS, Tags: tags})
+		out, err := call(c, kmsapi.CreateKey, &in)
 		if err != nil {
 			return err
 		}

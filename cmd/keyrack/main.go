@@ -77,7 +77,7 @@ func groups() []group {
 			keyUpdateCommand, keyTagCommand, keyUntagCommand, keyTagsCommand,
 			aliasCreateCommand, aliasUpdateCommand, aliasDeleteCommand, aliasListCommand,
 		)},
-		{"Data", remote(encryptCommand, decryptCommand, reEncryptCommand, dataKeyCommand, randomCommand)},
+		{"Data", remote(encryptCommand, decryptCommand, reEncryptCommand, dataKeyCommand, randomCommand, macCommand, verifyMacCommand)},
 		{"Audit", []command{auditTailCommand, auditSearchCommand, auditVerifyCommand}},
 		{"Everything else", append(remote(callCommand(), benchCommand), completionCommand, completeCommand(), versionCommand, helpCommand())},
 	}

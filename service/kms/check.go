@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/api/kmsapi"
 	"github.com/keyrack/keyrack/keystore"
 )
 
@@ -74,6 +75,7 @@ type checker struct {
 // checkedKey is what is known of a key: what its row says, and what was found.
 type checkedKey struct {
 	account  api.AccountID
+	spec     kmsapi.KeySpec
 	current  [32]byte // KeyMaterialId
 	aliases  uint16
 	found    uint16 // aliases that name it
@@ -92,7 +94,7 @@ func (c *checker) key(n keystore.Name, parts []string, value []byte) {
 		return
 	}
 	c.owned[account]++
-	c.keys[api.KeyID([]byte(parts[0]))] = &checkedKey{account: account, current: [32]byte(row.Current), aliases: row.Aliases, tags: row.Tags}
+	c.keys[api.KeyID([]byte(parts[0]))] = &checkedKey{account: account, spec: row.Spec, current: [32]byte(row.Current), aliases: row.Aliases, tags: row.Tags}
 }
 
 // count comes behind all keys. An account of before there were such rows has none until its next key is made.
@@ -115,7 +117,7 @@ func (c *checker) material(n keystore.Name, parts []string, value []byte) {
 		c.reportf("%s: the key's material is %x", n, k.current)
 	default:
 		k.material = true
-		if err := checkMaterialRow(value); err != nil {
+		if err := checkMaterialRow(value, k.spec); err != nil {
 			c.reportf("%s: %v", n, err)
 		} else if materialID(id, value[1:]) != name {
 			c.reportf("%s: the material does not give its id", n)

@@ -89,7 +89,7 @@ func TestCheckFindsEveryInconsistency(t *testing.T) {
 		"a count's row":         {func(d *damaged) { d.put(name(keyCount, mine), "\x02") }, []string{"is no count"}},
 		"an old account":        {func(d *damaged) { d.remove(name(keyCount, mine)) }, nil},
 		"an alias's row":        {func(d *damaged) { d.put(name(alias, mine, "a"), "\xa0") }, []string{"alias row", "no such alias names", "counts 1 aliases"}},
-		"a material's row":      {func(d *damaged) { d.put(name(material, id(d.a), d.ma), "\x02") }, []string{"is not symmetric material"}},
+		"a material's row":      {func(d *damaged) { d.put(name(material, id(d.a), d.ma), "\x02") }, []string{"is not material of a SYMMETRIC_DEFAULT key"}},
 		"other material":        {func(d *damaged) { d.put(name(material, id(d.a), d.ma), "\x01"+strings.Repeat("x", 32)) }, []string{"does not give its id"}},
 		"material too many":     {func(d *damaged) { d.put(name(material, id(d.a), d.mb), "\x01"+strings.Repeat("x", 32)) }, []string{"the key's material is"}},
 		"material of no key":    {func(d *damaged) { d.put(name(material, unknown, d.ma), "\x01"+strings.Repeat("x", 32)) }, []string{"there is no such key"}},

@@ -15,7 +15,7 @@ import (
 	"github.com/keyrack/keyrack/keystore"
 )
 
-// CreateKey makes a symmetric encryption key in the caller's account, where
+// CreateKey makes a key of one of the specs in the caller's account, where
 // ListKeys finds it. Where it is to have tags, the door is asked for TagResource
 // too. The key is answered only after it was read back from the
 // store and its material gave the id it was stored under. An account has at most
@@ -52,12 +52,10 @@ func (s *Service) CreateKey(c *access.Call, in *kmsapi.CreateKeyRequest, out *km
 // be ignored is an error. BypassPolicyLockoutSafetyCheck is honoured: with the one
 // policy that is accepted, nobody can be locked out.
 func (s *Service) creatable(c *access.Call, in *kmsapi.CreateKeyRequest) error {
-	spec := in.KeySpec | in.CustomerMasterKeySpec // Check allows one of them
+	if _, _, err := madeFor(in); err != nil {
+		return err
+	}
 	switch {
-	case spec > kmsapi.KeySpecSymmetricDefault:
-		return unsupported("KeySpec %s", spec)
-	case in.KeyUsage > kmsapi.UsageEncryptDecrypt:
-		return api.Errorf(api.KindValidation, "KeyUsage %s is not compatible with KeySpec SYMMETRIC_DEFAULT", in.KeyUsage)
 	case in.Origin > kmsapi.OriginAWSKMS:
 		return unsupported("Origin %s", in.Origin)
 	case in.CustomKeyStoreId != "":
@@ -86,7 +84,11 @@ func unsupported(format string, args ...any) error {
 
 // draft returns a new key, not stored yet, with its material.
 func (s *Service) draft(c *access.Call, in *kmsapi.CreateKeyRequest) (*key, *securemem.Buffer, error) {
-	secret, err := securemem.New(materialLen)
+	name, usage, err := madeFor(in)
+	if err != nil {
+		return nil, nil, err
+	}
+	secret, err := securemem.New(specs[name].secret)
 	if errors.Is(err, securemem.ErrFull) {
 		return nil, nil, s.noMemory(err)
 	}
@@ -96,12 +98,15 @@ func (s *Service) draft(c *access.Call, in *kmsapi.CreateKeyRequest) (*key, *sec
 	k := &key{account: c.Account()}
 	rand.Read(k.id[:])
 	k.id[6], k.id[8] = k.id[6]&0x0f|0x40, k.id[8]&0x3f|0x80 // UUID version 4 (RFC 9562 §5.4)
-	rand.Read(secret.Bytes())
+	if err := specs[name].draw(secret.Bytes()); err != nil {
+		secret.Free()
+		return nil, nil, api.Internal(fmt.Errorf("draw material of %s: %w", name, err))
+	}
 	id := materialID(k.id, secret.Bytes())
 	k.arn = s.realm.KeyARN(k.account, k.id, k.multi)
 	k.row = keyRow{
 		Format: keyFormat, Account: k.account.String(), Created: api.TimeOf(c.Now()), Description: in.Description,
-		Spec: kmsapi.KeySpecSymmetricDefault, Usage: kmsapi.UsageEncryptDecrypt, Origin: kmsapi.OriginAWSKMS,
+		Spec: name, Usage: usage, Origin: kmsapi.OriginAWSKMS,
 		State: kmsapi.StateEnabled, Manager: kmsapi.ManagerCustomer, Current: id[:], Tags: uint16(len(in.Tags)),
 	}
 	k.tags = make(map[string]string, len(in.Tags))
@@ -114,12 +119,12 @@ func (s *Service) putKey(tx keystore.Tx, k *key, secret []byte) error {
 	if err != nil {
 		return err
 	}
-	value, err := securemem.New(1 + materialLen)
+	value, err := securemem.New(1 + len(secret))
 	if err != nil {
 		return err
 	}
 	defer value.Free()
-	value.Bytes()[0] = materialTag
+	value.Bytes()[0] = byte(k.row.Spec)
 	copy(value.Bytes()[1:], secret)
 	if err := tx.Put(materialName(k.id, k.row.Current), value.Bytes()); err != nil {
 		return err

@@ -108,12 +108,11 @@ func TestDataKeyRefusals(t *testing.T) {
 	t.Parallel()
 	clk, advance := clock.NewTest(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
 	r := racktest.Start(t, func(c *rack.Config) { c.Clock = clk })
-	arn, disabled, signing, both := r.CreateKey(), r.CreateKey(), r.CreateKey(), r.CreateKey()
+	arn, disabled := r.CreateKey(), r.CreateKey()
+	signing, both := createKey(t, r, kmsapi.KeySpecHMAC256, kmsapi.UsageGenerateVerifyMac), createKey(t, r, kmsapi.KeySpecHMAC512, kmsapi.UsageGenerateVerifyMac)
 	id := keyID(t, arn).String()
 	createAlias(t, r, "alias/taken", arn)
 	kms.SetState(t, r.KMS(), keyID(t, disabled), kmsapi.StateDisabled)
-	kms.SetKind(t, r.KMS(), keyID(t, signing), 6, 2)
-	kms.SetKind(t, r.KMS(), keyID(t, both), 6, 2)
 	kms.SetState(t, r.KMS(), keyID(t, both), kmsapi.StateDisabled)
 	tokens, recipient := []string{"t"}, kmsapi.RecipientInfo{AttestationDocument: []byte("a")}
 	const op, aes = "GenerateDataKey", kmsapi.AES256
@@ -149,7 +148,7 @@ func TestDataKeyRefusals(t *testing.T) {
 		"disabled":                    {r.Client, kmsapi.GenerateDataKeyRequest{KeyId: ref(disabled), KeySpec: aes}, "DisabledException: " + disabled + " is disabled."},
 		"disabled, dry run":           {r.Client, kmsapi.GenerateDataKeyRequest{KeyId: ref(disabled), KeySpec: aes, DryRun: true}, "DisabledException: "},
 		"disabled, signs":             {r.Client, kmsapi.GenerateDataKeyRequest{KeyId: ref(both), KeySpec: aes}, "DisabledException: "},
-		"signs":                       {r.Client, kmsapi.GenerateDataKeyRequest{KeyId: ref(signing), KeySpec: aes}, "InvalidKeyUsageException: " + signing + " has KeySpec RSA_2048"},
+		"signs":                       {r.Client, kmsapi.GenerateDataKeyRequest{KeyId: ref(signing), KeySpec: aes}, "InvalidKeyUsageException: " + signing + " has KeySpec HMAC_256"},
 		"signs, dry run":              {r.Client, kmsapi.GenerateDataKeyRequest{KeyId: ref(signing), KeySpec: aes, DryRun: true}, "InvalidKeyUsageException: "},
 		"dry run":                     {r.Client, kmsapi.GenerateDataKeyRequest{KeyId: ref(arn), KeySpec: aes, DryRun: true}, "DryRunOperationException: The request would have succeeded"},
 	} {

@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"hash"
 	"testing"
 
 	"github.com/keyrack/keyrack/api"
@@ -40,10 +41,51 @@ func SetState(tb testing.TB, s *Service, id api.KeyID, state kmsapi.KeyState) {
 	edit(tb, s, id, func(r *keyRow) { r.State = state })
 }
 
-// SetKind makes a key look like one of another spec and usage.
+// SetKind writes another spec and usage into a key's row alone.
 func SetKind(tb testing.TB, s *Service, id api.KeyID, spec kmsapi.KeySpec, usage kmsapi.KeyUsage) {
 	tb.Helper()
 	edit(tb, s, id, func(r *keyRow) { r.Spec, r.Usage = spec, usage })
+}
+
+// Mac computes a code as a key with this secret does, of whatever length it is.
+func Mac(tb testing.TB, spec kmsapi.KeySpec, secret, message []byte) []byte {
+	tb.Helper()
+	as, err := specOf(spec).expand(secret)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	h := as.(hash.Hash)
+	h.Write(message)
+	return h.Sum(nil)
+}
+
+// BoundExpansions lets a service keep at most so many keys expanded.
+func BoundExpansions(s *Service, most int) { s.expansions.most = most }
+
+// Expanded returns which of the cached keys are expanded.
+func Expanded(s *Service, ids ...api.KeyID) (n int) {
+	for _, id := range ids {
+		if s.keys.get(id).current.expanded.Load() != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// Secret returns the secret in a key's row of material.
+func Secret(tb testing.TB, s *Service, id api.KeyID) (secret []byte) {
+	tb.Helper()
+	err := s.store.View(tb.Context(), func(r keystore.Reader) error {
+		k, err := s.readKey(r, id)
+		if err == nil {
+			secret = append(secret, k.current.secret.Bytes()...)
+		}
+		return err
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return secret
 }
 
 // SetAliases makes a key count another number of aliases than it has.

@@ -86,6 +86,9 @@ func parseKeyRow(b []byte) (r keyRow, account api.AccountID, err error) {
 	if r.Format != keyFormat || len(r.Current) != 32 {
 		return r, account, fmt.Errorf("key row has format %d, want %d", r.Format, keyFormat)
 	}
+	if row := specOf(r.Spec); row == nil || row.offers[r.Usage].none() {
+		return r, account, fmt.Errorf("key row has spec %d and usage %d, which no key has", r.Spec, r.Usage)
+	}
 	if account, err = api.ParseAccountID(r.Account); err != nil {
 		err = fmt.Errorf("key row: %w", err)
 	}
@@ -117,17 +120,18 @@ func (s *Service) changeKey(tx keystore.Tx, k *key, change func(*keyRow) error) 
 }
 
 func (r *keyRow) metadata(id api.KeyID, account api.AccountID, arn string) kmsapi.KeyMetadata {
-	return kmsapi.KeyMetadata{
+	can := specs[r.Spec].offers[r.Usage]
+	m := kmsapi.KeyMetadata{
 		AWSAccountId: account.String(), KeyId: id.String(), Arn: arn, CreationDate: r.Created,
 		Enabled: r.State == kmsapi.StateEnabled, Description: r.Description, KeyUsage: r.Usage, KeyState: r.State,
 		Origin: r.Origin, KeyManager: r.Manager, CustomerMasterKeySpec: r.Spec, KeySpec: r.Spec,
-		EncryptionAlgorithms: []kmsapi.EncryptionAlgorithm{kmsapi.SymmetricDefault},
-		CurrentKeyMaterialId: fmt.Sprintf("%x", r.Current),
+		EncryptionAlgorithms: can.encryption, MacAlgorithms: can.mac,
 	}
+	if r.Spec == kmsapi.KeySpecSymmetricDefault {
+		m.CurrentKeyMaterialId = fmt.Sprintf("%x", r.Current)
+	}
+	return m
 }
-
-// materialTag is the first byte of a material row: what kind of secret follows.
-const materialTag = 1 // 256-bit symmetric material
 
 func keyName(id api.KeyID) keystore.Name { return keystore.MakeName(keystore.SpaceKey, string(id[:])) }
 
@@ -182,7 +186,7 @@ func (s *Service) readMaterial(r keystore.Reader, k *key) (*material, error) {
 	if err != nil {
 		return nil, fmt.Errorf("material: %w", err)
 	}
-	if err := checkMaterialRow(b); err != nil {
+	if err := checkMaterialRow(b, k.row.Spec); err != nil {
 		return nil, err
 	}
 	secret, err := securemem.From(b[1:])
@@ -192,10 +196,10 @@ func (s *Service) readMaterial(r keystore.Reader, k *key) (*material, error) {
 	return newMaterial(k.id, [32]byte(k.row.Current), secret, s.keys.budget(k.account))
 }
 
-// checkMaterialRow checks the form of a material's row.
-func checkMaterialRow(b []byte) error {
-	if len(b) != 1+materialLen || b[0] != materialTag {
-		return fmt.Errorf("material row has %d bytes and is not symmetric material", len(b))
+// checkMaterialRow checks that a material's row is one of a key of that spec.
+func checkMaterialRow(b []byte, s kmsapi.KeySpec) error {
+	if len(b) != 1+specs[s].secret || b[0] != byte(s) {
+		return fmt.Errorf("material row has %d bytes and is not material of a %s key", len(b), s)
 	}
 	return nil
 }

@@ -15,9 +15,6 @@ import (
 	"github.com/keyrack/keyrack/internal/securemem"
 )
 
-// materialLen is the length of symmetric material in bytes.
-const materialLen = 32
-
 // material is one version of a key's secret, in locked memory until nobody
 // uses it any more. Safe for concurrent use.
 type material struct {
@@ -28,6 +25,10 @@ type material struct {
 	mu      sync.Mutex                 // held while a new message key is made
 	sealing atomic.Pointer[messageKey] // for new messages; nil at first
 	kept    *keptKeys                  // of old messages
+
+	expanded atomic.Pointer[expanded] // nil at first, and where expansions needed the room
+	counted  bool                     // by expansions, guarded by its mu
+	hot      atomic.Bool              // expanded was used since the hand of expansions last passed
 }
 
 // messageKey is a message key for new messages and when it ends.
@@ -62,10 +63,13 @@ func release(h held) {
 	h.kept.drop()
 }
 
-// expire lets go of message keys whose life is over.
+// expire lets go of message keys, and of an expanded secret, whose life is over.
 func (m *material) expire(now time.Time) {
 	if mk := m.sealing.Load(); mk != nil && !now.Before(mk.until) {
 		m.retire(mk)
+	}
+	if x := m.expanded.Load(); x != nil && !now.Before(x.until) {
+		m.expanded.CompareAndSwap(x, nil)
 	}
 	m.kept.expire(now)
 }

@@ -73,10 +73,10 @@ func TestReEncryptRefusals(t *testing.T) {
 	t.Parallel()
 	clk, advance := clock.NewTest(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
 	r := racktest.Start(t, func(c *rack.Config) { c.Clock = clk })
-	arn, to, foreign, disabled, signing := r.CreateKey(), r.CreateKey(), strangersKey(t, r), r.CreateKey(), r.CreateKey()
+	arn, to, foreign, disabled := r.CreateKey(), r.CreateKey(), strangersKey(t, r), r.CreateKey()
+	signing := createKey(t, r, kmsapi.KeySpecHMAC256, kmsapi.UsageGenerateVerifyMac)
 	blob, mute := encrypt(t, r, arn, []byte("x"), "purpose", "test"), encrypt(t, r, disabled, []byte("x"))
 	kms.SetState(t, r.KMS(), keyID(t, disabled), kmsapi.StateDisabled)
-	kms.SetKind(t, r.KMS(), keyID(t, signing), 6, 2)
 	unknown := bytes.Clone(blob)
 	unknown[5] ^= 1
 	bent := bytes.Clone(blob)
@@ -128,7 +128,7 @@ func TestReEncryptRefusals(t *testing.T) {
 		"source algorithm":                     {r.Client, kmsapi.ReEncryptRequest{CiphertextBlob: blob, DestinationKeyId: ref(to), SourceEncryptionAlgorithm: 2}, "InvalidKeyUsageException: " + arn + " has KeySpec SYMMETRIC_DEFAULT, which does not offer the algorithm RSAES_OAEP_SHA_1"},
 		"source algorithm, to a disabled key":  {r.Client, kmsapi.ReEncryptRequest{CiphertextBlob: blob, DestinationKeyId: ref(disabled), SourceEncryptionAlgorithm: 2}, "InvalidKeyUsageException: " + arn},
 		"destination algorithm":                {r.Client, kmsapi.ReEncryptRequest{CiphertextBlob: blob, DestinationKeyId: ref(to), DestinationEncryptionAlgorithm: 3}, "InvalidKeyUsageException: " + to + " has KeySpec SYMMETRIC_DEFAULT, which does not offer the algorithm RSAES_OAEP_SHA_256"},
-		"to a key that signs":                  {r.Client, kmsapi.ReEncryptRequest{CiphertextBlob: blob, DestinationKeyId: ref(signing)}, "InvalidKeyUsageException: " + signing + " has KeySpec RSA_2048"},
+		"to a key that signs":                  {r.Client, kmsapi.ReEncryptRequest{CiphertextBlob: blob, DestinationKeyId: ref(signing)}, "InvalidKeyUsageException: " + signing + " has KeySpec HMAC_256"},
 		"operator":                             {r.Operator, kmsapi.ReEncryptRequest{CiphertextBlob: blob, SourceEncryptionContext: same, DestinationKeyId: ref(to)}, noSuchKey},
 		"dry run":                              {r.Client, kmsapi.ReEncryptRequest{CiphertextBlob: blob, SourceEncryptionContext: same, DestinationKeyId: ref(to), DryRun: true}, "DryRunOperationException: "},
 		"dry run of access":                    {r.Client, kmsapi.ReEncryptRequest{SourceKeyId: ref(arn), DestinationKeyId: ref(to), DryRun: true, DryRunModifiers: ignore}, "DryRunOperationException: "},

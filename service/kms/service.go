@@ -28,17 +28,18 @@ import (
 
 // Service holds the keys. Safe for concurrent use.
 type Service struct {
-	store    keystore.Store
-	realm    api.Realm
-	logger   *slog.Logger
-	markers  [32]byte // MAC key of page markers: it guards no secret
-	keys     *cache
-	aliases  *aliases
-	damaged  atomic.Int64 // materials found changed in memory
-	counted  sync.Map     // api.AccountID: the account has a row that counts its keys
-	caughtUp sync.Once
-	ready    chan struct{} // closed when the watch has caught up
-	ended    chan error    // the watch's end
+	store      keystore.Store
+	realm      api.Realm
+	logger     *slog.Logger
+	markers    [32]byte // MAC key of page markers: it guards no secret
+	keys       *cache
+	aliases    *aliases
+	expansions expansions
+	damaged    atomic.Int64 // materials found changed in memory
+	counted    sync.Map     // api.AccountID: the account has a row that counts its keys
+	caughtUp   sync.Once
+	ready      chan struct{} // closed when the watch has caught up
+	ended      chan error    // the watch's end
 }
 
 // Config is what a Service stands on. All members but the sizes are required.
@@ -59,6 +60,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	s := &Service{
 		store: cfg.Store, realm: cfg.Realm, logger: cfg.Logger, markers: cfg.MarkerKey,
 		keys: newCache(cacheSize(cmp.Or(cfg.CachedKeys, api.CachedKeys))), aliases: newAliases(cmp.Or(cfg.CachedAliases, api.CachedAliases)), ready: make(chan struct{}), ended: make(chan error, 1),
+		expansions: expansions{most: api.ExpandedKeys},
 	}
 	var now keystore.Revision
 	if err := s.store.View(ctx, func(r keystore.Reader) error { now = r.Revision(); return nil }); err != nil {
@@ -74,11 +76,14 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	return s, nil
 }
 
+// smallestSecret is how many bytes of locked memory a key takes at least.
+const smallestSecret = 32
+
 // cacheSize is how many keys are kept: no more than were asked for, and than fill a quarter of the locked
 // memory that the process may have, because a key that was evicted keeps its
 // place there until the collector has seen that nobody uses it.
 func cacheSize(most int) int {
-	return min(most, max(1, securemem.Status().Limit/4/materialLen))
+	return min(most, max(1, securemem.Status().Limit/4/smallestSecret))
 }
 
 // follow hears of the store's changes until ctx ends.
@@ -128,6 +133,8 @@ func (s *Service) Routes(g *access.Gate) []access.Route {
 		access.Handle(g, kmsapi.TagResource, s.TagResource),
 		access.Handle(g, kmsapi.UntagResource, s.UntagResource),
 		access.Handle(g, kmsapi.ListResourceTags, s.ListResourceTags),
+		access.Handle(g, kmsapi.GenerateMac, s.GenerateMac),
+		access.Handle(g, kmsapi.VerifyMac, s.VerifyMac),
 	}
 }
 

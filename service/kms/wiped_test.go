@@ -68,6 +68,18 @@ func TestPlaintextsAreWiped(t *testing.T) {
 				t.Error("ReEncrypt returns with the plaintext in memory")
 			}
 		})
+	hmacKey, code := createKey(t, r, kmsapi.KeySpecHMAC256, kmsapi.UsageGenerateVerifyMac), []byte(nil)
+	generate := &kmsapi.GenerateMacRequest{KeyId: ref(hmacKey), Message: secret, MacAlgorithm: kmsapi.HMACSHA256}
+	watched(t, r, kmsapi.GenerateMac, r.KMS().GenerateMac, generate, func(memory []byte, out *kmsapi.GenerateMacResponse) {
+		within(memory, out.Mac)
+		code = bytes.Clone(out.Mac)
+	})
+	watched(t, r, kmsapi.VerifyMac, r.KMS().VerifyMac, &kmsapi.VerifyMacRequest{KeyId: ref(hmacKey), Message: secret, MacAlgorithm: kmsapi.HMACSHA256, Mac: code},
+		func(memory []byte, _ *kmsapi.VerifyMacResponse) {
+			if bytes.Contains(memory, code[4:]) {
+				t.Error("VerifyMac returns with the right code in memory")
+			}
+		})
 	var after, sealed []byte
 	watched(t, r, kmsapi.GenerateDataKeyWithoutPlaintext, r.KMS().GenerateDataKeyWithoutPlaintext,
 		&kmsapi.GenerateDataKeyWithoutPlaintextRequest{KeyId: ref(arn), NumberOfBytes: 64},

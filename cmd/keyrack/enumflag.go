@@ -1,0 +1,37 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"strings"
+
+	"github.com/keyrack/keyrack/api"
+)
+
+// enumFlag is a flag whose value is one of a closed list of AWS's, in any case and
+// with dashes for underscores: --spec hmac-256.
+type enumFlag struct {
+	names api.Names
+	set   func(uint8)
+}
+
+// declareEnum declares such a flag, which sets *to.
+func declareEnum[E interface {
+	~uint8
+	api.Enum
+}](fs *flag.FlagSet, to *E, name, usage string) {
+	fs.Var(&enumFlag{(*to).Names(), func(v uint8) { *to = E(v) }}, name, usage)
+}
+
+// String is part of flag.Value; there is no default to show.
+func (f *enumFlag) String() string { return "" }
+
+// Set takes a name of the list.
+func (f *enumFlag) Set(s string) error {
+	v := f.names.Value(strings.ReplaceAll(strings.ToUpper(s), "-", "_"))
+	if v == 0 {
+		return fmt.Errorf("want one of %s", strings.Join(f.names, ", "))
+	}
+	f.set(v)
+	return nil
+}
