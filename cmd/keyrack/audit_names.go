@@ -47,6 +47,7 @@ func (s *searcher) names(c *client.Client) error {
 
 // registrations adds to found who was ever registered, as an appliance's log has it.
 func (s *searcher) registrations(c *client.Client, found map[string][]string) error {
+	defer s.meter.clear()
 	in := wireFilter(registrationFilter())
 	in.Limit = recordsPerPage
 	for {

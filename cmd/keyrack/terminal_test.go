@@ -249,6 +249,17 @@ func TestSecretsAreNotForTerminals(t *testing.T) {
 	}
 }
 
+// TestNamesLeaveNoMeterBehind: an error begins its own line.
+func TestNamesLeaveNoMeterBehind(t *testing.T) {
+	t.Parallel()
+	term, cmd := onTerminal(t, environment(racktest.Start(t)), nil, "audit", "search", "--who", "nobody")
+	cmd.Wait()
+	term.until("registered as")
+	if shown := term.screen(); strings.Contains(shown, ")keyrack:") {
+		t.Errorf("shown %q", shown)
+	}
+}
+
 // TestReadingATerminalIsSaid, and how it is ended.
 func TestReadingATerminalIsSaid(t *testing.T) {
 	t.Parallel()
