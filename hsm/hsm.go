@@ -126,6 +126,18 @@ type Provider interface {
 	Close() error
 }
 
+// Planner is what a Provider is besides whose keys stay in the token or take room there: it names a key before it makes it. Who keeps
+// the name durably first can end also a key whose making was cut off.
+type Planner interface {
+	// Plan names a key that is to be made, and makes nothing. The plan is no secret, and a blob that Destroy takes: it returns nil or
+	// ErrBlob where there is no such key. Load refuses it. It returns ErrSpec or ErrClosed, or what the device said.
+	Plan(ctx context.Context, spec Spec) (plan []byte, err error)
+
+	// Make is Generate of what Plan returned for the same spec, once. It returns ErrBlob for what is no plan of this token, or an error
+	// for one whose place is taken.
+	Make(ctx context.Context, spec Spec, plan []byte) (key Key, blob []byte, err error)
+}
+
 // Key is a key inside a token. What it can do are the one-method interfaces PRF and Signer; a type implements exactly
 // those that its key serves. All methods are safe for concurrent use.
 type Key interface {

@@ -36,6 +36,8 @@ func Run(t *testing.T, fresh func(t *testing.T) hsm.Opener) {
 		"Blobs":          s.blobs,
 		"Destroy":        s.destroy,
 		"DestroyNothing": s.destroyNothing,
+		"Planned":        s.planned,
+		"BadPlans":       s.badPlans,
 		"Random":         s.random,
 		"Closed":         s.closed,
 		"Cancelled":      s.cancelled,

@@ -52,6 +52,9 @@ func (b *blob) encode() []byte {
 	return append(all, sum[:sumSize]...)
 }
 
+// isPlan reports whether the blob is that of Plan: of a key that may not be there, and that nobody can load.
+func (b *blob) isPlan() bool { return len(bytes.Trim(b.proof, "\x00")) == 0 }
+
 // parseBlob reads what encode wrote, and accepts nothing else. The sum tells damage, the proof malice. The proof is b's memory.
 func parseBlob(b []byte) (parsed blob, ok bool) {
 	if len(b) < headerSize || b[0] != blobFormat || b[1] != blobVersion {

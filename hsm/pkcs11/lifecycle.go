@@ -17,21 +17,54 @@ import (
 
 // Generate makes a key in the token, and reads back what it has become. Beside the errors of hsm.Provider it returns errors that wrap
 // ErrFull or ErrAttributes; what was made is destroyed again then. A process that is killed in between may leave a key
-// whose id nobody knows: it takes room and does no harm.
+// whose id nobody knows, unless it was planned.
 func (t *Token) Generate(ctx context.Context, spec hsm.Spec) (hsm.Key, []byte, error) {
-	if err := ctx.Err(); err != nil {
+	plan, err := t.Plan(ctx, spec)
+	if err != nil {
 		return nil, nil, err
+	}
+	return t.Make(ctx, spec, plan)
+}
+
+var _ hsm.Planner = (*Token)(nil)
+
+// Plan draws the id of a key. The plan is a blob whose proof is zeros. No call into the module.
+func (t *Token) Plan(ctx context.Context, spec hsm.Spec) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
 	if err := t.errClosed(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if !slices.Contains(t.about.Specs, spec) {
-		return nil, nil, hsm.ErrSpec
+		return nil, hsm.ErrSpec
+	}
+	b := blob{spec: spec, binding: t.binding, proof: make([]byte, proofSize(spec))}
+	_, _ = rand.Read(b.id[:]) // never fails
+	return b.encode(), nil
+}
+
+// Make is Generate of what was planned.
+func (t *Token) Make(ctx context.Context, spec hsm.Spec, plan []byte) (hsm.Key, []byte, error) {
+	planned, err := t.parse(ctx, plan)
+	if err != nil {
+		return nil, nil, err
+	}
+	if planned.spec != spec || !planned.isPlan() {
+		return nil, nil, hsm.ErrBlob
 	}
 	var made, taken blob
-	err := t.do(ctx, job{
+	begun := false // by a run after which the token was away: what it has left is ours
+	err = t.do(ctx, job{
 		alone: true,
-		run:   func(s session) (err error) { made, err = t.generate(s, spec); return err },
+		run: func(s session) (err error) {
+			if err = t.clearWay(s, planned.id, begun); err != nil {
+				return err
+			}
+			begun = true
+			made, err = t.generate(s, planned)
+			return err
+		},
 		taken: func() { taken = made },
 	})
 	if err != nil {
@@ -41,10 +74,22 @@ func (t *Token) Generate(ctx context.Context, spec hsm.Spec) (hsm.Key, []byte, e
 	return k, taken.encode(), err
 }
 
-// generate makes a key and proves it, or leaves none.
-func (t *Token) generate(s session, spec hsm.Spec) (b blob, err error) {
-	b = blob{spec: spec, binding: t.binding}
-	_, _ = rand.Read(b.id[:]) // never fails
+// clearWay makes sure that no object has the id of a key that is to be made. One that is not ours to end is an error.
+func (t *Token) clearWay(s session, id [idSize]byte, ours bool) error {
+	if ours {
+		_, err := t.erase(s, id)
+		return err
+	}
+	all, err := s.find(anyClass, id)
+	if err == nil && len(all) > 0 {
+		err = fmt.Errorf("%w: %d objects have the id of a key that is to be made", ErrTwice, len(all))
+	}
+	return err
+}
+
+// generate makes a key that was planned and proves it, or leaves none.
+func (t *Token) generate(s session, b blob) (blob, error) {
+	b.proof = nil
 	made, err := s.make(&b, 0)
 	if isCode(err, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID, pkcs11.CKR_TEMPLATE_INCONSISTENT) {
 		made, err = s.make(&b, newer)
@@ -127,6 +172,9 @@ func (t *Token) Load(ctx context.Context, blob []byte) (hsm.Key, error) {
 	b, err := t.parse(ctx, blob)
 	if err != nil {
 		return nil, err
+	}
+	if b.isPlan() {
+		return nil, hsm.ErrBlob
 	}
 	b.proof = slices.Clone(b.proof) // the caller's blob is the caller's
 	found, k, err := newKey(t, b)

@@ -31,6 +31,8 @@ const (
 	opRandom              // length 4 bytes; answer: the bytes
 	opPRF                 // blob with length, input; answer: 32 bytes
 	opSign                // blob with length, digest; answer: the signature, DER
+	opPlan                // spec 1 byte; answer: the plan
+	opMake                // spec 1 byte, plan; answer: a madeKey
 	opClose               // empty answer, after which the process ends
 )
 

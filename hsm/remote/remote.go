@@ -147,9 +147,36 @@ func (t *Token) Describe() hsm.Description {
 	return d
 }
 
-// Generate implements hsm.Provider. A process that dies meanwhile may leave a key that nobody knows.
+// Generate implements hsm.Provider. A process that dies meanwhile may leave a key that nobody knows, unless it was planned.
 func (t *Token) Generate(ctx context.Context, spec hsm.Spec) (k hsm.Key, blob []byte, err error) {
-	err = t.do(ctx, opGenerate, []byte{byte(spec)}, nil, func(body []byte) error {
+	return t.newest(ctx, opGenerate, spec, nil)
+}
+
+var _ hsm.Planner = (*Token)(nil)
+
+// Plan implements hsm.Planner.
+func (t *Token) Plan(ctx context.Context, spec hsm.Spec) (plan []byte, err error) {
+	err = t.do(ctx, opPlan, []byte{byte(spec)}, nil, func(body []byte) error {
+		if len(body) == 0 || len(body) > maxBlob {
+			return fmt.Errorf("%w: a plan of %d bytes", ErrReply, len(body))
+		}
+		plan = slices.Clone(body)
+		return nil
+	})
+	return plan, err
+}
+
+// Make implements hsm.Planner.
+func (t *Token) Make(ctx context.Context, spec hsm.Spec, plan []byte) (hsm.Key, []byte, error) {
+	if len(plan) > maxBlob {
+		return nil, nil, errors.Join(ctx.Err(), hsm.ErrBlob)
+	}
+	return t.newest(ctx, opMake, spec, plan)
+}
+
+// newest sends a request for a new key.
+func (t *Token) newest(ctx context.Context, op byte, spec hsm.Spec, plan []byte) (k hsm.Key, blob []byte, err error) {
+	err = t.do(ctx, op, []byte{byte(spec)}, plan, func(body []byte) error {
 		var made madeKey
 		if err := json.Unmarshal(body, &made); err != nil || len(made.Blob) == 0 || len(made.Blob) > maxBlob || made.Spec != spec {
 			return fmt.Errorf("%w: a new key", ErrReply)

@@ -136,6 +136,10 @@ func (s *server) handle(ctx context.Context, f frame) {
 	switch in := f.bytes(); f.kind {
 	case opGenerate:
 		body, err = s.generate(ctx, in)
+	case opPlan:
+		body, err = s.plan(ctx, in)
+	case opMake:
+		body, err = s.make(ctx, in)
 	case opLoad:
 		body, err = s.load(ctx, in)
 	case opDestroy:
@@ -156,6 +160,27 @@ func (s *server) generate(ctx context.Context, in []byte) ([]byte, error) {
 		return nil, hsm.ErrSpec
 	}
 	k, blob, err := s.token.Generate(ctx, hsm.Spec(in[0]))
+	if err != nil {
+		return nil, err
+	}
+	return s.keep(k, blob, blob)
+}
+
+// plan and make are for tokens whose keys can be planned.
+func (s *server) plan(ctx context.Context, in []byte) ([]byte, error) {
+	planner, ok := s.token.(hsm.Planner)
+	if len(in) != 1 || !ok {
+		return nil, hsm.ErrSpec
+	}
+	return planner.Plan(ctx, hsm.Spec(in[0]))
+}
+
+func (s *server) make(ctx context.Context, in []byte) ([]byte, error) {
+	planner, ok := s.token.(hsm.Planner)
+	if len(in) < 1 || !ok {
+		return nil, hsm.ErrSpec
+	}
+	k, blob, err := planner.Make(ctx, hsm.Spec(in[0]), in[1:])
 	if err != nil {
 		return nil, err
 	}

@@ -39,18 +39,21 @@ func newImage() (image, error) {
 }
 
 // with returns a copy of img that has one more key, and that key's id.
-func (img image) with(spec hsm.Spec) (image, [idSize]byte, error) {
+func (img image) with(spec hsm.Spec, id [idSize]byte) (image, error) {
 	old := img.bytes()
 	end := len(old) - sha256.Size
-	switch {
-	case spec != hsm.PRFSHA256 && spec != hsm.SignP256:
-		return image{}, [idSize]byte{}, hsm.ErrSpec
-	case img.count() == maxKeys:
-		return image{}, [idSize]byte{}, ErrFull
+	if err := checkSpec(spec); err != nil {
+		return image{}, err
+	}
+	if img.count() == maxKeys {
+		return image{}, ErrFull
+	}
+	if _, there := img.find(id); there {
+		return image{}, hsm.ErrBlob
 	}
 	buf, err := securemem.New(len(old) + entrySize)
 	if err != nil {
-		return image{}, [idSize]byte{}, err
+		return image{}, err
 	}
 	grown := image{buf}
 	b := grown.bytes()
@@ -58,13 +61,21 @@ func (img image) with(spec hsm.Spec) (image, [idSize]byte, error) {
 	binary.BigEndian.PutUint16(b[countAt:], uint16(img.count()+1))
 	// the old digest's place is where the new key begins
 	b[end] = byte(spec)
-	_, _ = rand.Read(b[end+1:][:idSize])
+	copy(b[end+1:], id[:])
 	if err := generate(spec, grown.secret(end)); err != nil {
 		grown.free()
-		return image{}, [idSize]byte{}, err
+		return image{}, err
 	}
 	grown.finish()
-	return grown, [idSize]byte(b[end+1:]), nil
+	return grown, nil
+}
+
+// checkSpec returns hsm.ErrSpec for a kind of key that soft tokens do not make.
+func checkSpec(spec hsm.Spec) error {
+	if spec != hsm.PRFSHA256 && spec != hsm.SignP256 {
+		return hsm.ErrSpec
+	}
+	return nil
 }
 
 // without returns a copy of img that lacks the key at offset at. The keys behind it move forward.

@@ -105,15 +105,39 @@ func (t *Token) Describe() hsm.Description {
 // Generate makes a key and writes it to the file before it returns. Beside the errors of hsm.Provider it returns ErrFull,
 // ErrChanged, or what the file system said; then the token is as before.
 func (t *Token) Generate(ctx context.Context, spec hsm.Spec) (hsm.Key, []byte, error) {
+	plan, err := t.Plan(ctx, spec)
+	if err != nil {
+		return nil, nil, err
+	}
+	return t.Make(ctx, spec, plan)
+}
+
+var _ hsm.Planner = (*Token)(nil)
+
+// Plan draws the id of a key. The plan is the key's blob already.
+func (t *Token) Plan(ctx context.Context, spec hsm.Spec) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	var id [idSize]byte
+	_, _ = rand.Read(id[:]) // never fails
+	return t.blob(id), t.view(func(image) error { return checkSpec(spec) })
+}
+
+// Make is Generate of what was planned.
+func (t *Token) Make(ctx context.Context, spec hsm.Spec, plan []byte) (hsm.Key, []byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
+	}
+	id, ok := t.parseBlob(plan)
+	if !ok {
+		return nil, nil, hsm.ErrBlob
 	}
 	t.changing.Lock()
 	defer t.changing.Unlock()
 	var grown image
-	var id [idSize]byte
 	err := t.view(func(img image) (err error) {
-		grown, id, err = img.with(spec)
+		grown, err = img.with(spec, id)
 		return err
 	})
 	if err != nil {

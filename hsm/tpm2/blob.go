@@ -104,6 +104,9 @@ func (b *blob) bytes() []byte {
 	return append(p, sum[:sumSize]...)
 }
 
+// isPlan reports whether the blob is that of Plan: of a key that may not be there, and that nobody can load.
+func (b *blob) isPlan() bool { return b.private == nil }
+
 // equal reports whether both are the same bytes: what was not loaded was not proved.
 func (b *blob) equal(other *blob) bool {
 	return b == other || bytes.Equal(b.bytes(), other.bytes())
@@ -119,8 +122,12 @@ func parseBlob(p []byte) (*blob, error) {
 	b := &blob{spec: hsm.Spec(p[1]), pin: p[2] == 1}
 	size := uniqueSize(b.spec)
 	private := len(p) - blobHead - size - sumSize
-	if size == 0 || p[2] > 1 || private < minPrivate || private > maxPrivate {
+	plan := len(p) == blobHead+sumSize
+	if size == 0 || p[2] > 1 || !plan && (private < minPrivate || private > maxPrivate) {
 		return nil, fmt.Errorf("%w: damaged blob", hsm.ErrBlob)
+	}
+	if plan {
+		size = 0
 	}
 	rest, tail := p[3:len(p)-sumSize], p[len(p)-sumSize:]
 	rest = rest[copy(b.parent[:], rest):]
@@ -128,7 +135,7 @@ func parseBlob(p []byte) (*blob, error) {
 	rest = rest[copy(b.epoch.mark[:], rest):]
 	b.epoch.count, rest = binary.BigEndian.Uint64(rest), rest[8:]
 	b.unique, b.private = append(b.unique, rest[:size]...), append(b.private, rest[size:]...)
-	if sum := sha256.Sum256(p[:len(p)-sumSize]); !bytes.Equal(sum[:sumSize], tail) || !ours(b.epoch.index) {
+	if sum := sha256.Sum256(p[:len(p)-sumSize]); !bytes.Equal(sum[:sumSize], tail) || !ours(b.epoch.index) || plan != (b.epoch.count == 0) {
 		return nil, fmt.Errorf("%w: damaged blob", hsm.ErrBlob)
 	}
 	return b, nil

@@ -32,20 +32,69 @@ func ours(h tpm.TPMHandle) bool { return h >= firstIndex && h < firstIndex+index
 
 // Generate makes a key in the chip, and its counter. Beside the errors of hsm.Provider it returns ErrFull, ErrOwner, ErrPIN and those of
 // Open. When it returns an error there is no key, and no counter either unless the chip could not be reached any more.
-func (t *Token) Generate(ctx context.Context, spec hsm.Spec) (k hsm.Key, wrapped []byte, err error) {
-	if uniqueSize(spec) == 0 {
-		return nil, nil, hsm.ErrSpec
+func (t *Token) Generate(ctx context.Context, spec hsm.Spec) (hsm.Key, []byte, error) {
+	for {
+		plan, err := t.Plan(ctx, spec)
+		if err != nil {
+			return nil, nil, err
+		}
+		k, wrapped, err := t.Make(ctx, spec, plan)
+		if !errors.Is(err, errTaken) {
+			return k, wrapped, err
+		}
 	}
+}
+
+var _ hsm.Planner = (*Token)(nil)
+
+// errTaken is returned where there is a counter at an index already.
+var errTaken = errors.New("tpm2: the index of the counter is taken, another try chooses another")
+
+// Plan chooses the index and the mark of a key's counter. The plan is a blob that ends before its unique, with count 0.
+func (t *Token) Plan(ctx context.Context, spec hsm.Spec) (plan []byte, err error) {
+	if uniqueSize(spec) == 0 {
+		return nil, hsm.ErrSpec
+	}
+	err = t.use(ctx, func(l *link) error {
+		used, err := l.used()
+		if err != nil {
+			return err
+		}
+		b := &blob{spec: spec, pin: t.pin.auth != nil, parent: l.root.digest()}
+		_, _ = rand.Read(b.epoch.mark[:])
+		b.epoch.index, err = freeIndex(used)
+		plan = b.bytes()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return plan, nil
+}
+
+// Make is Generate of what was planned.
+func (t *Token) Make(ctx context.Context, spec hsm.Spec, plan []byte) (k hsm.Key, wrapped []byte, err error) {
 	var e epoch
 	err = t.change(ctx, func(l *link) error {
 		if t.pin.refused {
 			return fmt.Errorf("%w before", ErrPIN)
 		}
-		l.clear() // all slots for what follows
-		if err := l.defineEpoch(t.owner, &e); err != nil {
+		b, err := t.find(l, plan)
+		if err != nil {
 			return err
 		}
-		b := &blob{spec: spec, pin: t.pin.auth != nil, parent: l.root.digest(), epoch: e}
+		if !b.isPlan() || b.spec != spec || b.pin != (t.pin.auth != nil) {
+			return fmt.Errorf("%w: not a plan of such a key", hsm.ErrBlob)
+		}
+		l.clear() // all slots for what follows
+		err = l.defineEpoch(t.owner, b.epoch)
+		if errors.Is(err, errTaken) {
+			return err // and not for us to undo
+		}
+		e = b.epoch
+		if err != nil {
+			return err
+		}
 		k, err = t.generate(l, b)
 		wrapped = b.bytes()
 		return err
@@ -141,6 +190,9 @@ func (t *Token) Load(ctx context.Context, wrapped []byte) (k hsm.Key, err error)
 		if err != nil {
 			return err
 		}
+		if b.isPlan() {
+			return fmt.Errorf("%w: a plan", hsm.ErrBlob)
+		}
 		made, name, err := newKey(t, b)
 		if err != nil {
 			return err
@@ -179,7 +231,10 @@ func (t *Token) Destroy(ctx context.Context, wrapped []byte) error {
 		if err != nil {
 			return err
 		}
-		l.clear() // all slots for what follows
+		l.clear()       // all slots for what follows
+		if b.isPlan() { // nobody has the key: that its counter ends is enough
+			return l.undefine(t.owner, b.epoch)
+		}
 		count, err := l.readEpoch(b.epoch, b.epoch.count, b.epoch.count+1)
 		if err != nil {
 			return err
@@ -193,37 +248,31 @@ func (t *Token) Destroy(ctx context.Context, wrapped []byte) error {
 	})
 }
 
-// defineEpoch makes a counter at a free index of ours. When the chip is full it first deletes those of ours that were never
+// defineEpoch makes a counter at its index. When the chip is full it first deletes those of ours that were never
 // incremented: no key can live by one.
-func (l *link) defineEpoch(owner []byte, e *epoch) error {
+func (l *link) defineEpoch(owner []byte, e epoch) error {
 	reclaimed := false
 	for {
+		_, err := run(l, tpm.NVDefineSpace{
+			AuthHandle: tpm.AuthHandle{Handle: tpm.TPMRHOwner, Auth: l.once(owner, tpm.AESEncryption(128, tpm.EncryptIn))},
+			PublicInfo: tpm.New2B(e.public(false)),
+		}.Execute)
+		switch {
+		case errors.Is(err, tpm.TPMRCNVDefined):
+			return errTaken
+		case err == nil || !errors.Is(err, tpm.TPMRCNVSpace):
+			return refusedOwner(err)
+		}
 		used, err := l.used()
 		if err != nil {
 			return err
 		}
-		if e.index, err = freeIndex(used); err != nil {
-			return err
-		}
-		_, _ = rand.Read(e.mark[:])
-		public := e.public(false)
-		_, err = run(l, tpm.NVDefineSpace{
-			AuthHandle: tpm.AuthHandle{Handle: tpm.TPMRHOwner, Auth: l.once(owner, tpm.AESEncryption(128, tpm.EncryptIn))},
-			PublicInfo: tpm.New2B(public),
-		}.Execute)
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, tpm.TPMRCNVDefined): // another process was faster
-		case !errors.Is(err, tpm.TPMRCNVSpace):
-			return refusedOwner(err)
-		case reclaimed:
+		if reclaimed {
 			return full(used)
-		default:
-			reclaimed = true
-			if err := l.reclaim(owner, used); err != nil {
-				return err
-			}
+		}
+		reclaimed = true
+		if err := l.reclaim(owner, used); err != nil {
+			return err
 		}
 	}
 }

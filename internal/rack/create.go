@@ -57,7 +57,10 @@ func Create(ctx context.Context, cfg Config) (Identity, error) {
 		}
 		return Identity{}, err
 	}
-	return made, adopt()
+	if err := adopt(); err != nil {
+		return Identity{}, err
+	}
+	return made, forgetNotes(cfg.Dir)
 }
 
 // fill makes everything that an appliance finds when it starts.
@@ -81,7 +84,7 @@ func (c *Config) fill(ctx context.Context, below keystore.Store) (Identity, erro
 	if err != nil {
 		return Identity{}, errors.Join(err, n.undo(context.WithoutCancel(ctx)))
 	}
-	return made, n.forget()
+	return made, nil
 }
 
 // make is fill with an open token.

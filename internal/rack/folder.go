@@ -37,6 +37,9 @@ var (
 	// ErrNone says that a data folder holds no appliance.
 	ErrNone = errors.New("rack: the folder holds no appliance")
 
+	// ErrCutOff says that an attempt to make an appliance in a data folder did not come to its end. It wraps ErrNone.
+	ErrCutOff = fmt.Errorf("%w: the attempt to make one was cut off", ErrNone)
+
 	// ErrOpenFolder says that others may write in a data folder, or own it: they could put their own files in place of ours.
 	ErrOpenFolder = errors.New("rack: others may write in the folder")
 
@@ -187,10 +190,15 @@ func (c *Config) openStore() (keystore.Store, error) {
 		return c.Store, nil
 	}
 	s, err := bolt.Open(filepath.Join(c.Dir, storeName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %s", ErrNone, c.Dir)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return s, err
 	}
-	return s, err
+	for _, name := range []string{freshName, notesName} {
+		if _, err := os.Lstat(filepath.Join(c.Dir, name)); err == nil {
+			return nil, fmt.Errorf("%w: %s", ErrCutOff, c.Dir)
+		}
+	}
+	return nil, fmt.Errorf("%w: %s", ErrNone, c.Dir)
 }
 
 // createStore makes the store of a new appliance, under another name until

@@ -13,12 +13,12 @@ import (
 	"github.com/keyrack/keyrack/hsm"
 )
 
-// notesName is the file of the keys that an attempt to make an appliance has made in the token: a line of hex for each
-// blob. A chip has room for few keys, so an attempt that failed, or that was cut off, must not leave its own there. The file is
-// gone before the folder holds an appliance: a key that is in use never stands in it.
+// notesName is the file of the keys that an attempt to make an appliance makes in the token: a line of hex for each
+// plan, or blob. A chip has room for few keys, so an attempt that failed, or that was cut off, must not leave its own there. It
+// goes when the folder holds an appliance, at once or at the next start, and says nothing there: a key that is in use is never ended by it.
 const notesName = "keys.new"
 
-// noting is a token whose new keys are noted before anybody has them.
+// noting is a token whose new keys are noted before they are made, or, where the token cannot plan, before anybody has them.
 type noting struct {
 	hsm.Provider
 	dir string
@@ -26,6 +26,22 @@ type noting struct {
 
 // Generate implements hsm.Provider.
 func (n noting) Generate(ctx context.Context, spec hsm.Spec) (hsm.Key, []byte, error) {
+	planner, ok := n.Provider.(hsm.Planner)
+	if !ok {
+		return n.generate(ctx, spec)
+	}
+	plan, err := planner.Plan(ctx, spec)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := note(n.dir, plan); err != nil {
+		return nil, nil, fmt.Errorf("note the key: %w", err)
+	}
+	return planner.Make(ctx, spec, plan)
+}
+
+// generate is Generate with a token that cannot plan.
+func (n noting) generate(ctx context.Context, spec hsm.Spec) (hsm.Key, []byte, error) {
 	k, blob, err := n.Provider.Generate(ctx, spec)
 	if err != nil {
 		return nil, nil, err
@@ -65,13 +81,14 @@ func (n noting) undo(ctx context.Context) error {
 			return fmt.Errorf("destroy the keys of an attempt before: %w", err)
 		}
 	}
-	return n.forget()
+	return forgetNotes(n.dir)
 }
 
-// forget ends the notes.
-func (n noting) forget() error {
-	if err := os.Remove(filepath.Join(n.dir, notesName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+// forgetNotes ends the notes.
+func forgetNotes(dir string) error {
+	err := os.Remove(filepath.Join(dir, notesName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return syncDir(n.dir)
+	return errors.Join(err, syncDir(dir))
 }

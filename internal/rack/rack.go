@@ -250,10 +250,11 @@ func protectMemory(cfg Config) error {
 }
 
 func (a *Appliance) openStore(context.Context) (err error) {
-	if a.below, err = a.cfg.openStore(); err == nil {
-		a.onClose(func(context.Context) error { return a.below.Close() })
+	if a.below, err = a.cfg.openStore(); err != nil {
+		return err
 	}
-	return err
+	a.onClose(func(context.Context) error { return a.below.Close() })
+	return forgetNotes(a.cfg.Dir) // that an attempt had, which was cut off when it had made the appliance
 }
 
 func (a *Appliance) openToken(ctx context.Context) (err error) {
