@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"strconv"
 
 	"github.com/keyrack/keyrack/api/applianceapi"
 	"github.com/keyrack/keyrack/audit"
@@ -71,7 +72,7 @@ func auditSearchFlags(fs *flag.FlagSet) action {
 	var keys texts
 	s := &searcher{}
 	q.flags(fs)
-	fs.Int64Var(&s.limit, "limit", 0, "print at most `N` records")
+	fs.Func("limit", "print at most `N` records", s.atMost)
 	fs.BoolVar(&s.newest, "newest-first", false, "print the newest record first; of a folder, no more than the newest 100000")
 	fs.Var(&keys, "key", "with DIR: verifier key `VKEY` of the log's checkpoints, name+hash+base64; KEYRACK_AUDIT_KEY if not given; may be given several times")
 	unproven := fs.Bool("unproven", false, "with DIR: prove nothing, and read no more of the log than must be")
@@ -84,8 +85,6 @@ func auditSearchFlags(fs *flag.FlagSet) action {
 		switch {
 		case len(words) > 1:
 			return searchUsage("unexpected argument %q", words[1])
-		case s.limit < 0:
-			return searchUsage("--limit is %d, want at least 1", s.limit)
 		case len(words) == 0 && (len(keys) > 0 || *unproven):
 			return searchUsage("--key and --unproven are for a folder: DIR is missing")
 		case len(words) == 1 && *socket != "":
@@ -101,6 +100,14 @@ func auditSearchFlags(fs *flag.FlagSet) action {
 		}
 		return s.ask(*socket)
 	}
+}
+
+// atMost sets the limit.
+func (s *searcher) atMost(text string) (err error) {
+	if s.limit, err = strconv.ParseInt(text, 10, 64); err != nil || s.limit < 1 {
+		return errors.New("want a whole number, at least 1")
+	}
+	return nil
 }
 
 // searchUsage is about the command line.
