@@ -51,6 +51,8 @@ func ParseConfig(text string) (c Config, err error) {
 		switch field := fields[name]; {
 		case name == "pin" || name == "owner":
 			return c, fmt.Errorf("%w: a secret on a command line is everybody's: use %[2]s-file, %[2]s-env or %[2]s-credential", ErrConfig, name)
+		case !ok && field == nil:
+			return c, fmt.Errorf("%w: an attribute is not NAME=VALUE", ErrConfig) // which one is not said: it may be a PIN
 		case field == nil:
 			return c, fmt.Errorf("%w: %q is none of path, pin-file, pin-env, pin-credential, owner-file, owner-env, owner-credential", ErrConfig, name)
 		case !ok || value == "" || *field != "":

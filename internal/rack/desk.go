@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -68,7 +69,7 @@ func WaitsForPIN(desk string) bool {
 }
 
 // GivePIN gives the PIN to the appliance that waits at the desk, and returns when its token has taken or refused it. The PIN is
-// the caller's.
+// the caller's. It returns ErrOpenFolder, and gives it to nobody, where not only the appliance can wait there.
 func GivePIN(ctx context.Context, desk string, pin *securemem.Buffer) error {
 	c, err := (&net.Dialer{}).DialContext(ctx, "unix", desk)
 	if err != nil {
@@ -76,6 +77,9 @@ func GivePIN(ctx context.Context, desk string, pin *securemem.Buffer) error {
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.Close() })()
+	if err := judgeDesk(c, desk); err != nil {
+		return err
+	}
 	if _, err := c.Write(pin.Bytes()); err != nil {
 		return err
 	}
@@ -174,19 +178,49 @@ func takePIN(c net.Conn) (*securemem.Buffer, error) {
 // errStranger says that somebody else is at the desk.
 var errStranger = errors.New("rack: neither root nor the appliance's user")
 
-// judgePeer refuses other users (SO_PEERCRED, unix(7)), whatever the socket's mode.
+// judgePeer refuses other users, whatever the socket's mode.
 func judgePeer(c net.Conn) error {
+	uid, err := peerOf(c)
+	switch {
+	case err != nil:
+		return err
+	case uid != 0 && int(uid) != os.Geteuid():
+		return errStranger
+	}
+	return nil
+}
+
+// peerOf returns the user at the other end of a Unix socket (SO_PEERCRED, unix(7)).
+func peerOf(c net.Conn) (uid uint32, err error) {
 	raw, err := c.(*net.UnixConn).SyscallConn()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var peer *unix.Ucred
 	ctlErr := raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err := errors.Join(ctlErr, err); err != nil {
+		return 0, err
+	}
+	return peer.Uid, nil
+}
+
+// judgeDesk refuses a desk where somebody else could sit: one in a folder that others may write in, and one of a user who is neither
+// root nor the folder's owner.
+func judgeDesk(c net.Conn, desk string) error {
+	dir := filepath.Dir(desk)
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	uid, err := peerOf(c)
+	stat, ok := info.Sys().(*syscall.Stat_t)
 	switch {
-	case errors.Join(ctlErr, err) != nil:
-		return errors.Join(ctlErr, err)
-	case peer.Uid != 0 && int(peer.Uid) != os.Geteuid():
-		return errStranger
+	case err != nil:
+		return err
+	case info.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("%w: %s has mode %04o", ErrOpenFolder, dir, info.Mode().Perm())
+	case uid != 0 && (!ok || uid != stat.Uid):
+		return fmt.Errorf("%w: user %d waits for the PIN in %s, which is not his", ErrOpenFolder, uid, dir)
 	}
 	return nil
 }

@@ -103,9 +103,9 @@ func FindTokens(ctx context.Context, nodes, modules []string) (all []TokenReport
 	return all
 }
 
-// escape writes a value as a specification has it.
+// escape writes a value as a specification has it, such that a shell can be given it between single quotes: a token chooses its label.
 func escape(value string) string {
-	return strings.NewReplacer("%", "%25", ";", "%3B").Replace(value)
+	return strings.NewReplacer("%", "%25", ";", "%3B", "'", "%27").Replace(value)
 }
 
 // InspectToken asks the token of a specification what it is, likewise.

@@ -29,7 +29,7 @@ func ParseToken(spec, dir string) (create, open hsm.Opener, err error) {
 	kind, rest, named := strings.Cut(spec, ":")
 	switch {
 	case named && rest == "":
-		return nil, nil, fmt.Errorf("%w: %q ends with a colon", ErrToken, spec)
+		return nil, nil, fmt.Errorf("%w: %q ends with a colon", ErrToken, beginning(kind)+":")
 	case kind == "soft":
 		if !named {
 			rest = filepath.Join(dir, tokenName)
@@ -61,7 +61,16 @@ func ParseToken(spec, dir string) (create, open hsm.Opener, err error) {
 		}
 		return open, open, nil
 	}
-	return nil, nil, fmt.Errorf("%w: %q is none of soft, soft:PATH, tpm2, tpm2:NAME=VALUE;… and pkcs11:NAME=VALUE;…", ErrToken, spec)
+	return nil, nil, fmt.Errorf("%w: %q is none of soft, soft:PATH, tpm2, tpm2:NAME=VALUE;… and pkcs11:NAME=VALUE;…", ErrToken, beginning(kind))
+}
+
+// beginning returns the letters and digits that a specification begins with, at most 16: behind them there may be a PIN.
+func beginning(spec string) string {
+	end := strings.IndexFunc(spec, func(r rune) bool { return (r|0x20 < 'a' || r|0x20 > 'z') && (r < '0' || r > '9') })
+	if end < 0 {
+		end = len(spec)
+	}
+	return spec[:min(end, 16)]
 }
 
 // softToken returns how to make and how to open the token in the file at path.
