@@ -257,6 +257,7 @@ chmod 700 store? openkey nokey swapped gone part public`)
 	return provoke(t, dir, env, map[string]string{dir: "DIR", r.Dir: "DIR"}, []errorCase{
 		{"serve: no such folder", serve("--dir missing")},
 		{"serve: a folder without an appliance", serve("--dir nothing")},
+		{"serve: a folder whose init was cut off", "mkdir -m 700 cut; : >cut/store.new; " + serve("--dir cut")},
 		{"serve: a file for a folder", serve("--dir file")},
 		{"init: a file for a folder", "keyrack init --dir file"},
 		{"init: a folder where others may write", "keyrack init --dir open"},
