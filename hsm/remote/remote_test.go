@@ -30,7 +30,6 @@ import (
 const (
 	env      = "KEYRACK_REMOTE_TOKEN" // what the process that a test starts is to hold
 	patience = time.Minute
-	softHSM  = "/usr/lib/softhsm/libsofthsm2.so"
 )
 
 // errOdd is an error that both sides know.
@@ -121,33 +120,10 @@ func TestSoft(t *testing.T) {
 	hsmtest.Run(t, func(t *testing.T) hsm.Opener { return opener(config(softSpec(t))) })
 }
 
-// TestPKCS11 gives each token a SoftHSM of its own.
-func TestPKCS11(t *testing.T) {
-	t.Parallel()
-	hsmtest.Run(t, func(t *testing.T) hsm.Opener { return opener(softHSMConfig(t)) })
-}
-
-func softHSMConfig(t *testing.T) remote.Config {
-	t.Helper()
-	dir := t.TempDir()
-	conf := filepath.Join(dir, "softhsm2.conf")
-	text := fmt.Sprintf("directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n", filepath.Join(dir, "tokens"))
-	err := errors.Join(os.Mkdir(filepath.Join(dir, "tokens"), 0o700), os.WriteFile(conf, []byte(text), 0o600), os.WriteFile(filepath.Join(dir, "pin"), []byte("1234"), 0o600))
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), "softhsm2-util", "--init-token", "--free", "--label", "kr", "--so-pin", "so-pin", "--pin", "1234")
-	cmd.Env = append(os.Environ(), "SOFTHSM2_CONF="+conf)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("softhsm2-util of the package softhsm2 (make setup installs it): %v\n%s", err, out)
-	}
-	return config("pkcs11:module="+softHSM+";token=kr;pin-file="+filepath.Join(dir, "pin"), "SOFTHSM2_CONF="+conf)
-}
-
 // TestTheProcessIsKilled: what was under way fails, and everything else goes on in a new process, with the keys that were loaded.
 func TestTheProcessIsKilled(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]remote.Config{"soft": config(softSpec(t)), "SoftHSM": softHSMConfig(t)} {
+	for name, c := range tokens(t) {
 		p := open(t, c)
 		root, _, err := p.Generate(t.Context(), hsm.PRFSHA256)
 		if err != nil {
@@ -352,7 +328,7 @@ func TestErrorsCrossTheBorder(t *testing.T) {
 	if p, err := remote.Open(t.Context(), config("odd:refuse")); !errors.Is(err, errOdd) || !errors.Is(err, hsm.ErrBlob) || p != nil {
 		t.Errorf("Open returned %v, %v", p, err)
 	}
-	if _, err := remote.Open(t.Context(), config("pkcs11:module=/none.so;token=x")); !errors.Is(err, pkcs11.ErrModule) {
+	if _, err := remote.Open(t.Context(), config("pkcs11:module=/none.so;token=x")); !errors.Is(err, noModule) {
 		t.Errorf("Open of no module returned %v", err)
 	}
 	c := config("")
