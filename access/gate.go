@@ -168,7 +168,7 @@ type yield struct{ class work.Class }
 func (y *yield) Error() string { return "to be run again by a worker: " + y.class.String() }
 
 // yields holds one value a class, so that yielding allocates nothing.
-var yields = [...]yield{{work.None}, {work.Store}, {work.Token}, {work.Compute}}
+var yields = [...]yield{{work.None}, {work.Store}, {work.Token}, {work.Compute}, {work.Generate}}
 
 // Session opens a place at the door for one connection, or for one request of
 // a front that has no connections: who calls, and from where ("tcp 192.0.2.1:4711"),

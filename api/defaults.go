@@ -7,8 +7,8 @@ import "time"
 const (
 	MaxPlaintext         = 4096    // bytes of an Encrypt (AWS KMS, Encrypt)
 	MaxCiphertext        = 6144    // bytes of a CiphertextBlob
-	MaxMessage           = 4096    // bytes of the message of a GenerateMac
-	MaxMac               = 6144    // bytes of the Mac of a VerifyMac
+	MaxMessage           = 4096    // bytes of the message of a GenerateMac or a Sign
+	MaxMac               = 6144    // bytes of the Mac of a VerifyMac, and of the Signature of a Verify
 	MaxDataKey           = 1024    // bytes of a data key, and of a GenerateRandom
 	MaxEncryptionContext = 8192    // bytes of the canonical encoding
 	MaxAliasName         = 256     // characters, "alias/" included
@@ -31,7 +31,7 @@ const (
 	OpenKeysPerKey     = 4096   // of one key
 	OpenKeysPerAccount = 16_384 // of all keys of an account
 	CachedKeys         = 65_536 // keys whose material is kept in memory
-	ExpandedKeys       = 4096   // of them those that are kept ready for MACs
+	ExpandedKeys       = 4096   // of them those that are kept ready for MACs and signatures
 	CachedAliases      = 65_536 // aliases whose targets are kept in memory
 )
 
@@ -75,6 +75,7 @@ const (
 	TokenWorkers   = 4
 	TokenQueue     = 1024
 	ComputeQueue   = 1024
+	GenerateQueue  = 8                // new RSA keys, of which each takes up to some seconds
 	WorkerDeadline = 30 * time.Second // for one job, from when it was queued
 	LifeDeadline   = 10 * time.Minute // for Unlock and RotateDomainKey, which read the whole store
 )

@@ -41,6 +41,7 @@ const (
 	KindNotAuthorized
 	KindInvalidMarker
 	KindInvalidMac
+	KindInvalidSignature
 	kindEnd
 )
 
@@ -80,6 +81,7 @@ var kinds = [kindEnd]struct {
 	KindNotAuthorized:           {"NotAuthorizedException", false, false},
 	KindInvalidMarker:           {"InvalidMarkerException", false, false},
 	KindInvalidMac:              {"KMSInvalidMacException", false, false},
+	KindInvalidSignature:        {"KMSInvalidSignatureException", false, false},
 }
 
 // Kinds returns all kinds but KindNone in the order of their numbers.

@@ -34,20 +34,22 @@ type CreateKeyResponse struct {
 // the bare id, Arn the whole ARN; CurrentKeyMaterialId is 64 hex digits, and only
 // symmetric encryption keys have it. Of the lists of algorithms there is the one of the key's usage.
 type KeyMetadata struct {
-	AWSAccountId          string                `n:"1"`
-	KeyId                 string                `n:"2" audit:"show"`
-	Arn                   string                `n:"3"`
-	CreationDate          api.Time              `n:"4"`
-	Enabled               bool                  `n:"5" rule:"always"`
-	Description           string                `n:"6" rule:"always"`
-	KeyUsage              KeyUsage              `n:"7"`
-	KeyState              KeyState              `n:"8"`
-	Origin                KeyOrigin             `n:"9"`
-	KeyManager            KeyManager            `n:"10"`
-	CustomerMasterKeySpec KeySpec               `n:"11"`
-	KeySpec               KeySpec               `n:"12"`
-	EncryptionAlgorithms  []EncryptionAlgorithm `n:"13"`
-	MultiRegion           bool                  `n:"14" rule:"always"`
-	CurrentKeyMaterialId  string                `n:"15" audit:"show"`
-	MacAlgorithms         []MacAlgorithm        `n:"16"`
+	AWSAccountId           string                  `n:"1"`
+	KeyId                  string                  `n:"2" audit:"show"`
+	Arn                    string                  `n:"3"`
+	CreationDate           api.Time                `n:"4"`
+	Enabled                bool                    `n:"5" rule:"always"`
+	Description            string                  `n:"6" rule:"always"`
+	KeyUsage               KeyUsage                `n:"7"`
+	KeyState               KeyState                `n:"8"`
+	Origin                 KeyOrigin               `n:"9"`
+	KeyManager             KeyManager              `n:"10"`
+	CustomerMasterKeySpec  KeySpec                 `n:"11"`
+	KeySpec                KeySpec                 `n:"12"`
+	EncryptionAlgorithms   []EncryptionAlgorithm   `n:"13"`
+	MultiRegion            bool                    `n:"14" rule:"always"`
+	CurrentKeyMaterialId   string                  `n:"15" audit:"show"`
+	MacAlgorithms          []MacAlgorithm          `n:"16"`
+	SigningAlgorithms      []SigningAlgorithm      `n:"17"`
+	KeyAgreementAlgorithms []KeyAgreementAlgorithm `n:"18"`
 }

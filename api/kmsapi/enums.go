@@ -38,6 +38,65 @@ func (MacAlgorithm) Names() api.Names { return macAlgorithms }
 // String returns AWS's name.
 func (a MacAlgorithm) String() string { return macAlgorithms.Name(uint8(a)) }
 
+// SigningAlgorithm is how a key signs (SigningAlgorithmSpec).
+type SigningAlgorithm uint8
+
+// The algorithms.
+const (
+	RSASSAPSSSHA256 SigningAlgorithm = iota + 1
+	RSASSAPSSSHA384
+	RSASSAPSSSHA512
+	RSASSAPKCS1V15SHA256
+	RSASSAPKCS1V15SHA384
+	RSASSAPKCS1V15SHA512
+	ECDSASHA256
+	ECDSASHA384
+	ECDSASHA512
+	SM2DSA
+	MLDSASHAKE256
+	ED25519SHA512
+	ED25519PHSHA512
+)
+
+var signingAlgorithms = api.Names{"RSASSA_PSS_SHA_256", "RSASSA_PSS_SHA_384", "RSASSA_PSS_SHA_512",
+	"RSASSA_PKCS1_V1_5_SHA_256", "RSASSA_PKCS1_V1_5_SHA_384", "RSASSA_PKCS1_V1_5_SHA_512",
+	"ECDSA_SHA_256", "ECDSA_SHA_384", "ECDSA_SHA_512", "SM2DSA", "ML_DSA_SHAKE_256", "ED25519_SHA_512", "ED25519_PH_SHA_512"}
+
+// Names returns the closed list.
+func (SigningAlgorithm) Names() api.Names { return signingAlgorithms }
+
+// String returns AWS's name.
+func (a SigningAlgorithm) String() string { return signingAlgorithms.Name(uint8(a)) }
+
+// MessageType is what the Message of a Sign or Verify is (MessageType).
+type MessageType uint8
+
+// A message, its digest, or the mu of FIPS 204.
+const (
+	MessageRaw MessageType = iota + 1
+	MessageDigest
+	MessageExternalMu
+)
+
+var messageTypes = api.Names{"RAW", "DIGEST", "EXTERNAL_MU"}
+
+// Names returns the closed list.
+func (MessageType) Names() api.Names { return messageTypes }
+
+// String returns AWS's name.
+func (t MessageType) String() string { return messageTypes.Name(uint8(t)) }
+
+// KeyAgreementAlgorithm is how a key agrees on a secret (KeyAgreementAlgorithmSpec).
+type KeyAgreementAlgorithm uint8
+
+var keyAgreementAlgorithms = api.Names{"ECDH"}
+
+// Names returns the closed list.
+func (KeyAgreementAlgorithm) Names() api.Names { return keyAgreementAlgorithms }
+
+// String returns AWS's name.
+func (a KeyAgreementAlgorithm) String() string { return keyAgreementAlgorithms.Name(uint8(a)) }
+
 // KeySpec is the type of a key's material.
 type KeySpec uint8
 
@@ -49,6 +108,14 @@ const (
 	KeySpecHMAC256
 	KeySpecHMAC384
 	KeySpecHMAC512
+	KeySpecRSA2048
+	KeySpecRSA3072
+	KeySpecRSA4096
+	KeySpecECCNISTP256
+	KeySpecECCNISTP384
+	KeySpecECCNISTP521
+	KeySpecECCSECGP256K1
+	KeySpecECCNISTEdwards25519
 )
 
 var keySpecs = api.Names{"SYMMETRIC_DEFAULT", "HMAC_224", "HMAC_256", "HMAC_384", "HMAC_512",

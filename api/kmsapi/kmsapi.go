@@ -42,6 +42,13 @@ var (
 	VerifyMac   = api.Define[VerifyMacRequest, VerifyMacResponse](api.KMS, "VerifyMac", 21, api.ReadOnly|api.Idempotent)
 )
 
+// Signatures.
+var (
+	Sign         = api.Define[SignRequest, SignResponse](api.KMS, "Sign", 22, api.ReadOnly|api.Idempotent)
+	Verify       = api.Define[VerifyRequest, VerifyResponse](api.KMS, "Verify", 23, api.ReadOnly|api.Idempotent)
+	GetPublicKey = api.Define[GetPublicKeyRequest, GetPublicKeyResponse](api.KMS, "GetPublicKey", 24, api.ReadOnly|api.Idempotent)
+)
+
 // What people note of a key.
 var (
 	UpdateKeyDescription = api.Define[UpdateKeyDescriptionRequest, UpdateKeyDescriptionResponse](api.KMS, "UpdateKeyDescription", 16, api.Idempotent)
@@ -57,6 +64,6 @@ func Operations() []*api.Op {
 		CreateAlias.Op, UpdateAlias.Op, DeleteAlias.Op, ListAliases.Op,
 		GenerateDataKey.Op, GenerateDataKeyWithoutPlaintext.Op, GenerateRandom.Op, ReEncrypt.Op,
 		UpdateKeyDescription.Op, TagResource.Op, UntagResource.Op, ListResourceTags.Op,
-		GenerateMac.Op, VerifyMac.Op,
+		GenerateMac.Op, VerifyMac.Op, Sign.Op, Verify.Op, GetPublicKey.Op,
 	}
 }

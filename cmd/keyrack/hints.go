@@ -51,6 +51,7 @@ var kindHints = map[api.Kind]string{
 	api.KindNotAuthorized:           "choose a name that does not begin with alias/aws/",
 	api.KindInvalidMarker:           "begin the list anew, without a marker",
 	api.KindInvalidMac:              "give the file exactly as it was, the MAC exactly as keyrack mac wrote it, and the key and algorithm that made it",
+	api.KindInvalidSignature:        "give the file exactly as it was, the signature exactly as keyrack sign wrote it, and the key and algorithm that made it",
 	api.KindRequestTimeout:          "send whole requests without pauses, and check the network",
 }
 

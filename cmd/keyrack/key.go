@@ -129,6 +129,9 @@ func algorithmNames(m *kmsapi.KeyMetadata) (all []string) {
 	for _, a := range m.MacAlgorithms {
 		all = append(all, a.String())
 	}
+	for _, a := range m.SigningAlgorithms {
+		all = append(all, a.String())
+	}
 	return all
 }
 

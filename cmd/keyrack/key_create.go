@@ -17,6 +17,7 @@ another spec has one usage, which must be said.`,
 		"keyrack key create --description backups",
 		"keyrack key create --tag team=mail --tag stage=test",
 		"keyrack key create --spec HMAC_256 --usage GENERATE_VERIFY_MAC",
+		"keyrack key create --spec ECC_NIST_P256 --usage SIGN_VERIFY",
 	},
 	flags: keyCreateFlags,
 }

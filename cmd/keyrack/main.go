@@ -73,11 +73,11 @@ func groups() []group {
 		}},
 		{"Clients", []command{clientInitCommand, principalAddCommand, principalListCommand, principalRemoveCommand}},
 		{"Keys", remote(
-			keyCreateCommand, keyDescribeCommand, keyListCommand, keyEnableCommand, keyDisableCommand,
+			keyCreateCommand, keyDescribeCommand, keyPublicCommand, keyListCommand, keyEnableCommand, keyDisableCommand,
 			keyUpdateCommand, keyTagCommand, keyUntagCommand, keyTagsCommand,
 			aliasCreateCommand, aliasUpdateCommand, aliasDeleteCommand, aliasListCommand,
 		)},
-		{"Data", remote(encryptCommand, decryptCommand, reEncryptCommand, dataKeyCommand, randomCommand, macCommand, verifyMacCommand)},
+		{"Data", remote(encryptCommand, decryptCommand, reEncryptCommand, dataKeyCommand, randomCommand, macCommand, verifyMacCommand, signCommand, verifyCommand)},
 		{"Audit", []command{auditTailCommand, auditSearchCommand, auditVerifyCommand}},
 		{"Everything else", append(remote(callCommand(), benchCommand), completionCommand, completeCommand(), versionCommand, helpCommand())},
 	}

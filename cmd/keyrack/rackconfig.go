@@ -63,5 +63,5 @@ func poolsOf(v settings.Values) map[pools.Class]pools.Size {
 	size := func(class string) pools.Size {
 		return pools.Size{Workers: int(v.Int("workers." + class + "-workers")), Queue: int(v.Int("workers." + class + "-queue"))}
 	}
-	return map[pools.Class]pools.Size{pools.Store: size("store"), pools.Token: size("token"), pools.Compute: size("compute")}
+	return map[pools.Class]pools.Size{pools.Store: size("store"), pools.Token: size("token"), pools.Compute: size("compute"), pools.Generate: size("generate")}
 }

@@ -51,6 +51,8 @@ var allSettings = settings.Table{
 	count("workers.token-queue", api.TokenQueue, pools.MaxQueue, "jobs that may wait for a token worker; more are throttled"),
 	count("workers.compute-workers", 1, pools.MaxWorkers, "jobs that compute long at once"),
 	count("workers.compute-queue", api.ComputeQueue, pools.MaxQueue, "jobs that may wait for a compute worker; more are throttled"),
+	count("workers.generate-workers", 1, pools.MaxWorkers, "RSA keys that are made at once"),
+	count("workers.generate-queue", api.GenerateQueue, pools.MaxQueue, "RSA keys that may wait to be made; more are throttled"),
 
 	{Name: "audit.audit-segment", Kind: settings.Size, Min: audit.MinSegment, Max: audit.MaxSegment, Step: audit.SegmentStep,
 		Default: settings.SizeText(audit.DefaultSegment), Doc: "the size of one file of the audit log; the two behind the one in use are made ahead"},

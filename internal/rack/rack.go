@@ -187,9 +187,10 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Pools == nil {
 		c.Pools = map[work.Class]work.Size{
-			work.Store:   {Workers: api.StoreWorkers, Queue: api.StoreQueue},
-			work.Token:   {Workers: api.TokenWorkers, Queue: api.TokenQueue},
-			work.Compute: {Workers: 1, Queue: api.ComputeQueue},
+			work.Store:    {Workers: api.StoreWorkers, Queue: api.StoreQueue},
+			work.Token:    {Workers: api.TokenWorkers, Queue: api.TokenQueue},
+			work.Compute:  {Workers: 1, Queue: api.ComputeQueue},
+			work.Generate: {Workers: 1, Queue: api.GenerateQueue},
 		}
 	}
 	if c.OnState == nil {

@@ -32,6 +32,8 @@ const (
 	Token
 	// Compute waits for the processor: RSA, post-quantum keys, large digests.
 	Compute
+	// Generate waits for the processor for seconds: new RSA keys.
+	Generate
 	classes
 )
 
@@ -46,6 +48,8 @@ func (c Class) String() string {
 		return "token"
 	case Compute:
 		return "compute"
+	case Generate:
+		return "generate"
 	}
 	return fmt.Sprintf("class %d", uint8(c))
 }
@@ -98,7 +102,7 @@ type Pools struct {
 type PanicFunc func(c Class, value any, stack []byte)
 
 // New returns running pools. The sizes come from a checked configuration, so one that names not
-// exactly [Store], [Token] and [Compute], or that [Size.Check] refuses, is a programmer's error and
+// exactly [Store], [Token], [Compute] and [Generate], or that [Size.Check] refuses, is a programmer's error and
 // panics. Idle pools hold no goroutine.
 func New(sizes map[Class]Size) *Pools {
 	p := new(Pools)

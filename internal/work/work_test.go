@@ -17,7 +17,7 @@ import (
 
 // sized gives every class one worker and no queue, except those in sizes.
 func sized(sizes map[work.Class]work.Size) *work.Pools {
-	all := map[work.Class]work.Size{work.Store: {Workers: 1}, work.Token: {Workers: 1}, work.Compute: {Workers: 1}}
+	all := map[work.Class]work.Size{work.Store: {Workers: 1}, work.Token: {Workers: 1}, work.Compute: {Workers: 1}, work.Generate: {Workers: 1}}
 	for c, s := range sizes {
 		all[c] = s
 	}
@@ -292,7 +292,7 @@ func TestCloseGivesUpWithItsContext(t *testing.T) {
 
 func TestClassWithoutPoolIsRefused(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, p *work.Pools) {
-		for _, c := range []work.Class{work.None, work.Compute + 1, 255} {
+		for _, c := range []work.Class{work.None, work.Generate + 1, 255} {
 			if p.Go(c, work.Account{}, 0, func() { t.Error("ran") }) {
 				t.Errorf("Go(%s) took a job", c)
 			}
@@ -305,11 +305,11 @@ func TestNewRefusesBadSizes(t *testing.T) {
 	one := work.Size{Workers: 1}
 	cases := map[string]map[work.Class]work.Size{
 		"missing class":     {work.Store: one, work.Token: one},
-		"class none":        {work.None: one, work.Store: one, work.Token: one, work.Compute: one},
-		"no workers":        {work.Store: {}, work.Token: one, work.Compute: one},
-		"too many workers":  {work.Store: {Workers: work.MaxWorkers + 1}, work.Token: one, work.Compute: one},
-		"negative queue":    {work.Store: one, work.Token: {Workers: 1, Queue: -1}, work.Compute: one},
-		"queue without end": {work.Store: one, work.Token: one, work.Compute: {Workers: 1, Queue: work.MaxQueue + 1}},
+		"class none":        {work.None: one, work.Store: one, work.Token: one, work.Compute: one, work.Generate: one},
+		"no workers":        {work.Store: {}, work.Token: one, work.Compute: one, work.Generate: one},
+		"too many workers":  {work.Store: {Workers: work.MaxWorkers + 1}, work.Token: one, work.Compute: one, work.Generate: one},
+		"negative queue":    {work.Store: one, work.Token: {Workers: 1, Queue: -1}, work.Compute: one, work.Generate: one},
+		"queue without end": {work.Store: one, work.Token: one, work.Compute: {Workers: 1, Queue: work.MaxQueue + 1}, work.Generate: one},
 	}
 	for name, sizes := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -326,7 +326,7 @@ func TestNewRefusesBadSizes(t *testing.T) {
 
 func TestClassNames(t *testing.T) {
 	t.Parallel()
-	for c, want := range map[work.Class]string{work.None: "none", work.Store: "store", work.Token: "token", work.Compute: "compute", 9: "class 9"} {
+	for c, want := range map[work.Class]string{work.None: "none", work.Store: "store", work.Token: "token", work.Compute: "compute", work.Generate: "generate", 9: "class 9"} {
 		if got := c.String(); got != want {
 			t.Errorf("Class(%d) = %q, want %q", uint8(c), got, want)
 		}

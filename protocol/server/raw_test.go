@@ -51,7 +51,7 @@ type setup struct {
 
 func start(tb testing.TB, change ...func(*setup)) *bed {
 	tb.Helper()
-	s := setup{pools: map[work.Class]work.Size{work.Store: {Workers: 4, Queue: 64}, work.Token: {Workers: 1, Queue: 4}, work.Compute: {Workers: 1}}}
+	s := setup{pools: map[work.Class]work.Size{work.Store: {Workers: 4, Queue: 64}, work.Token: {Workers: 1, Queue: 4}, work.Compute: {Workers: 1}, work.Generate: {Workers: 1}}}
 	for _, f := range change {
 		f(&s)
 	}

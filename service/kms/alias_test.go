@@ -250,6 +250,7 @@ func TestAnAliasStaysWithItsKind(t *testing.T) {
 	r := racktest.Start(t)
 	symmetric := r.CreateKey()
 	hmac256, hmac512 := createKey(t, r, kmsapi.KeySpecHMAC256, kmsapi.UsageGenerateVerifyMac), createKey(t, r, kmsapi.KeySpecHMAC512, kmsapi.UsageGenerateVerifyMac)
+	p256, ed25519 := createKey(t, r, kmsapi.KeySpecECCNISTP256, signsAndVerifies), createKey(t, r, kmsapi.KeySpecECCNISTEdwards25519, signsAndVerifies)
 	for _, c := range []struct {
 		keys [2]string
 		fits bool
@@ -258,6 +259,9 @@ func TestAnAliasStaysWithItsKind(t *testing.T) {
 		{[2]string{hmac256, hmac512}, true},
 		{[2]string{hmac512, symmetric}, false},
 		{[2]string{symmetric, hmac512}, false},
+		{[2]string{p256, ed25519}, true},
+		{[2]string{hmac512, p256}, false},
+		{[2]string{p256, symmetric}, false},
 	} {
 		keys := c.keys
 		name := "alias/" + keyID(t, keys[0]).String() + keyID(t, keys[1]).String()

@@ -11,7 +11,6 @@ import (
 	"github.com/keyrack/keyrack/api/kmsapi"
 	"github.com/keyrack/keyrack/internal/cbor"
 	"github.com/keyrack/keyrack/internal/securemem"
-	"github.com/keyrack/keyrack/internal/work"
 	"github.com/keyrack/keyrack/keystore"
 )
 
@@ -29,13 +28,20 @@ func (s *Service) CreateKey(c *access.Call, in *kmsapi.CreateKeyRequest, out *km
 			return err
 		}
 	}
+	spec, usage, err := madeFor(in)
+	if err != nil {
+		return err
+	}
 	if err := s.creatable(c, in); err != nil {
 		return err
 	}
-	if err := c.Need(work.Store); err != nil {
+	if err := c.Need(specs[spec].waits); err != nil {
 		return err
 	}
-	k, secret, err := s.draft(c, in)
+	if err := s.room(c); err != nil { // before the time is spent
+		return err
+	}
+	k, secret, err := s.draft(c, in, spec, usage)
 	if err != nil {
 		return err
 	}
@@ -52,9 +58,6 @@ func (s *Service) CreateKey(c *access.Call, in *kmsapi.CreateKeyRequest, out *km
 // be ignored is an error. BypassPolicyLockoutSafetyCheck is honoured: with the one
 // policy that is accepted, nobody can be locked out.
 func (s *Service) creatable(c *access.Call, in *kmsapi.CreateKeyRequest) error {
-	if _, _, err := madeFor(in); err != nil {
-		return err
-	}
 	switch {
 	case in.Origin > kmsapi.OriginAWSKMS:
 		return unsupported("Origin %s", in.Origin)
@@ -83,12 +86,8 @@ func unsupported(format string, args ...any) error {
 }
 
 // draft returns a new key, not stored yet, with its material.
-func (s *Service) draft(c *access.Call, in *kmsapi.CreateKeyRequest) (*key, *securemem.Buffer, error) {
-	name, usage, err := madeFor(in)
-	if err != nil {
-		return nil, nil, err
-	}
-	secret, err := securemem.New(specs[name].secret)
+func (s *Service) draft(c *access.Call, in *kmsapi.CreateKeyRequest, spec kmsapi.KeySpec, usage kmsapi.KeyUsage) (*key, *securemem.Buffer, error) {
+	secret, err := securemem.New(specs[spec].secret)
 	if errors.Is(err, securemem.ErrFull) {
 		return nil, nil, s.noMemory(err)
 	}
@@ -98,15 +97,16 @@ func (s *Service) draft(c *access.Call, in *kmsapi.CreateKeyRequest) (*key, *sec
 	k := &key{account: c.Account()}
 	rand.Read(k.id[:])
 	k.id[6], k.id[8] = k.id[6]&0x0f|0x40, k.id[8]&0x3f|0x80 // UUID version 4 (RFC 9562 §5.4)
-	if err := specs[name].draw(secret.Bytes()); err != nil {
+	securemem.Do(func() { err = specs[spec].draw(secret.Bytes()) })
+	if err != nil {
 		secret.Free()
-		return nil, nil, api.Internal(fmt.Errorf("draw material of %s: %w", name, err))
+		return nil, nil, api.Internal(fmt.Errorf("draw material of %s: %w", spec, err))
 	}
 	id := materialID(k.id, secret.Bytes())
 	k.arn = s.realm.KeyARN(k.account, k.id, k.multi)
 	k.row = keyRow{
 		Format: keyFormat, Account: k.account.String(), Created: api.TimeOf(c.Now()), Description: in.Description,
-		Spec: name, Usage: usage, Origin: kmsapi.OriginAWSKMS,
+		Spec: spec, Usage: usage, Origin: kmsapi.OriginAWSKMS,
 		State: kmsapi.StateEnabled, Manager: kmsapi.ManagerCustomer, Current: id[:], Tags: uint16(len(in.Tags)),
 	}
 	k.tags = make(map[string]string, len(in.Tags))
@@ -141,7 +141,7 @@ func (s *Service) putKey(tx keystore.Tx, k *key, secret []byte) error {
 }
 
 // readBack loads the new key from the store, which checks that its material
-// gives the id it was stored under.
+// gives the id it was stored under, and proves it.
 func (s *Service) readBack(c *access.Call, k *key) error {
 	stored, err := s.load(c.Context(), k.id)
 	if err != nil {
@@ -150,5 +150,5 @@ func (s *Service) readBack(c *access.Call, k *key) error {
 	if stored == nil || stored.current.id != [32]byte(k.row.Current) {
 		return api.Internal(fmt.Errorf("key %s is not in the store as it was written", k.id))
 	}
-	return nil
+	return s.prove(c, stored)
 }

@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"encoding/binary"
 	"hash"
 	"testing"
 
@@ -70,6 +71,75 @@ func Expanded(s *Service, ids ...api.KeyID) (n int) {
 		}
 	}
 	return n
+}
+
+// SwapPrivateKey is a failpoint: the expanded key of a cached key signs with another
+// private key from then on, as one does in which a bit flipped.
+func SwapPrivateKey(tb testing.TB, s *Service, id api.KeyID) {
+	tb.Helper()
+	k := s.keys.get(id)
+	row := specOf(k.row.Spec)
+	secret := make([]byte, row.secret)
+	if err := row.draw(secret); err != nil {
+		tb.Fatal(err)
+	}
+	other, err := row.expand(secret)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	x := k.current.expanded.Load()
+	k.current.expanded.Store(&expanded{&signer{other.(*signer).private, x.as.(*signer).public, x.as.(*signer).spki}, x.until})
+}
+
+// Has reports whether there are keys of a spec.
+func Has(spec kmsapi.KeySpec) bool { return specOf(spec) != nil }
+
+// Draw returns the row of a new material of a spec.
+func Draw(tb testing.TB, spec kmsapi.KeySpec) []byte {
+	tb.Helper()
+	row := make([]byte, 1+specs[spec].secret)
+	row[0] = byte(spec)
+	if err := specs[spec].draw(row[1:]); err != nil {
+		tb.Fatal(err)
+	}
+	return row
+}
+
+// CheckMaterial says what is wrong with the form of a row of material.
+func CheckMaterial(spec kmsapi.KeySpec, row []byte) error { return checkMaterialRow(row, spec) }
+
+// Expand says what is wrong with a secret of a spec.
+func Expand(spec kmsapi.KeySpec, secret []byte) error {
+	if specs[spec].expand == nil {
+		return nil
+	}
+	_, err := specs[spec].expand(secret)
+	return err
+}
+
+// TrySecret signs with a secret of a spec that signs, and says why that does not verify.
+func TrySecret(spec kmsapi.KeySpec, secret []byte) error {
+	all := specs[spec].offers[kmsapi.UsageSignVerify].signing
+	if len(all) == 0 {
+		return nil
+	}
+	as, err := specs[spec].expand(secret)
+	if err != nil {
+		return err
+	}
+	a := &schemes[all[0]]
+	_, err = a.sign(as.(*signer), make([]byte, a.hash.Size()))
+	return err
+}
+
+// SetCount writes how many keys an account has.
+func SetCount(tb testing.TB, s *Service, a api.AccountID, n uint64) {
+	tb.Helper()
+	if _, err := s.store.Update(tb.Context(), func(tx keystore.Tx) error {
+		return tx.Put(countName(a), binary.BigEndian.AppendUint64(nil, n))
+	}); err != nil {
+		tb.Fatal(err)
+	}
 }
 
 // Secret returns the secret in a key's row of material.

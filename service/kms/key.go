@@ -125,7 +125,7 @@ func (r *keyRow) metadata(id api.KeyID, account api.AccountID, arn string) kmsap
 		AWSAccountId: account.String(), KeyId: id.String(), Arn: arn, CreationDate: r.Created,
 		Enabled: r.State == kmsapi.StateEnabled, Description: r.Description, KeyUsage: r.Usage, KeyState: r.State,
 		Origin: r.Origin, KeyManager: r.Manager, CustomerMasterKeySpec: r.Spec, KeySpec: r.Spec,
-		EncryptionAlgorithms: can.encryption, MacAlgorithms: can.mac,
+		EncryptionAlgorithms: can.encryption, MacAlgorithms: can.mac, SigningAlgorithms: can.signing,
 	}
 	if r.Spec == kmsapi.KeySpecSymmetricDefault {
 		m.CurrentKeyMaterialId = fmt.Sprintf("%x", r.Current)

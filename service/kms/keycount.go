@@ -74,9 +74,32 @@ func (n keyCount) add(tx keystore.Tx) error {
 		return fmt.Errorf("account %s: count of its keys is gone: %w", n.account, keystore.ErrDamaged)
 	}
 	if have >= api.MaxKeys {
-		return api.Errorf(api.KindLimitExceeded, "The account %s has %d keys, and may have %d", n.account, have, api.MaxKeys)
+		return tooMany(n.account, have)
 	}
 	return tx.Put(countName(n.account), binary.BigEndian.AppendUint64(nil, have+1))
+}
+
+// room returns LimitExceeded for an account that has as many keys as it may: what
+// add says inside the transaction, but before a key is made.
+func (s *Service) room(c *access.Call) error {
+	return s.store.View(c.Context(), func(r keystore.Reader) error {
+		row, err := r.Get(countName(c.Account()))
+		if errors.Is(err, keystore.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		have, err := parseCount(row)
+		if err == nil && have >= api.MaxKeys {
+			err = tooMany(c.Account(), have)
+		}
+		return err
+	})
+}
+
+func tooMany(account api.AccountID, have uint64) error {
+	return api.Errorf(api.KindLimitExceeded, "The account %s has %d keys, and may have %d", account, have, api.MaxKeys)
 }
 
 // storeKey writes a new key, and counts it.

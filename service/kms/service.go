@@ -135,6 +135,9 @@ func (s *Service) Routes(g *access.Gate) []access.Route {
 		access.Handle(g, kmsapi.ListResourceTags, s.ListResourceTags),
 		access.Handle(g, kmsapi.GenerateMac, s.GenerateMac),
 		access.Handle(g, kmsapi.VerifyMac, s.VerifyMac),
+		access.Handle(g, kmsapi.Sign, s.Sign),
+		access.Handle(g, kmsapi.Verify, s.Verify),
+		access.Handle(g, kmsapi.GetPublicKey, s.GetPublicKey),
 	}
 }
 

@@ -1,63 +1,75 @@
 package kms
 
 import (
-	"crypto/hmac"
-	"crypto/rand"
+	"crypto/elliptic"
 	"crypto/sha256"
 	"crypto/sha512"
-	"hash"
 	"slices"
 
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/api/kmsapi"
+	"github.com/keyrack/keyrack/internal/work"
 )
 
 // spec is all that a KeySpec means: a row of specs.
 type spec struct {
-	secret int                              // bytes of a material's secret
-	draw   func(secret []byte) error        // fills the secret of a new key
-	offers map[kmsapi.KeyUsage]algorithms   // what a key can do, by the usage it was made for
-	expand func(secret []byte) (any, error) // what the secret is used as, see expanded; nil = only ever the key of the KDF
+	secret int                       // bytes of a material's secret
+	draw   func(secret []byte) error // fills the secret of a new key
+	waits  work.Class                // what draw waits for
+	expand func([]byte) (any, error) // what the secret is used as, see expanded; nil = only ever the key of the KDF
+	offers offers
+	lacks  kmsapi.KeyUsage // what AWS offers besides; 0 = nothing
 }
+
+// offers is what a key can do, by the usage it was made for.
+type offers map[kmsapi.KeyUsage]algorithms
 
 // algorithms is what a key of one usage offers: one of the lists.
 type algorithms struct {
 	encryption []kmsapi.EncryptionAlgorithm
 	mac        []kmsapi.MacAlgorithm
+	signing    []kmsapi.SigningAlgorithm
 }
 
 // none reports whether there is nothing: no key has that usage.
-func (a algorithms) none() bool { return len(a.encryption) == 0 && len(a.mac) == 0 }
+func (a algorithms) none() bool { return len(a.encryption)+len(a.mac)+len(a.signing) == 0 }
 
 // specs is the table of the kinds of keys (AWS KMS developer guide, "Key spec
 // reference"), by their number. The first byte of a material's row is that number.
 var specs = [...]spec{
-	kmsapi.KeySpecSymmetricDefault: {32, random, encrypts(kmsapi.SymmetricDefault), nil},
+	kmsapi.KeySpecSymmetricDefault: {32, random, work.Store, nil, encrypts(kmsapi.SymmetricDefault), 0},
 
-	kmsapi.KeySpecHMAC224: {28, random, macs(kmsapi.HMACSHA224), hmacWith(sha256.New224)},
-	kmsapi.KeySpecHMAC256: {32, random, macs(kmsapi.HMACSHA256), hmacWith(sha256.New)},
-	kmsapi.KeySpecHMAC384: {48, random, macs(kmsapi.HMACSHA384), hmacWith(sha512.New384)},
-	kmsapi.KeySpecHMAC512: {64, random, macs(kmsapi.HMACSHA512), hmacWith(sha512.New)},
+	kmsapi.KeySpecHMAC224: {28, random, work.Store, hmacWith(sha256.New224), macs(kmsapi.HMACSHA224), 0},
+	kmsapi.KeySpecHMAC256: {32, random, work.Store, hmacWith(sha256.New), macs(kmsapi.HMACSHA256), 0},
+	kmsapi.KeySpecHMAC384: {48, random, work.Store, hmacWith(sha512.New384), macs(kmsapi.HMACSHA384), 0},
+	kmsapi.KeySpecHMAC512: {64, random, work.Store, hmacWith(sha512.New), macs(kmsapi.HMACSHA512), 0},
+
+	kmsapi.KeySpecRSA2048: {256, drawPrimes, work.Generate, rsaKey, signs(rsaAlgorithms...), kmsapi.UsageEncryptDecrypt},
+	kmsapi.KeySpecRSA3072: {384, drawPrimes, work.Generate, rsaKey, signs(rsaAlgorithms...), kmsapi.UsageEncryptDecrypt},
+	kmsapi.KeySpecRSA4096: {512, drawPrimes, work.Generate, rsaKey, signs(rsaAlgorithms...), kmsapi.UsageEncryptDecrypt},
+
+	kmsapi.KeySpecECCNISTP256: {32, drawScalar(elliptic.P256()), work.Compute, ecdsaKey(elliptic.P256()), signs(kmsapi.ECDSASHA256), kmsapi.UsageKeyAgreement},
+	kmsapi.KeySpecECCNISTP384: {48, drawScalar(elliptic.P384()), work.Compute, ecdsaKey(elliptic.P384()), signs(kmsapi.ECDSASHA384), kmsapi.UsageKeyAgreement},
+	kmsapi.KeySpecECCNISTP521: {66, drawScalar(elliptic.P521()), work.Compute, ecdsaKey(elliptic.P521()), signs(kmsapi.ECDSASHA512), kmsapi.UsageKeyAgreement},
+
+	kmsapi.KeySpecECCNISTEdwards25519: {32, random, work.Compute, ed25519Key, signs(kmsapi.ED25519SHA512, kmsapi.ED25519PHSHA512), 0},
 }
 
-func encrypts(all ...kmsapi.EncryptionAlgorithm) map[kmsapi.KeyUsage]algorithms {
-	return map[kmsapi.KeyUsage]algorithms{kmsapi.UsageEncryptDecrypt: {encryption: all}}
+var rsaAlgorithms = []kmsapi.SigningAlgorithm{
+	kmsapi.RSASSAPSSSHA256, kmsapi.RSASSAPSSSHA384, kmsapi.RSASSAPSSSHA512,
+	kmsapi.RSASSAPKCS1V15SHA256, kmsapi.RSASSAPKCS1V15SHA384, kmsapi.RSASSAPKCS1V15SHA512,
 }
 
-func macs(all ...kmsapi.MacAlgorithm) map[kmsapi.KeyUsage]algorithms {
-	return map[kmsapi.KeyUsage]algorithms{kmsapi.UsageGenerateVerifyMac: {mac: all}}
+func encrypts(all ...kmsapi.EncryptionAlgorithm) offers {
+	return offers{kmsapi.UsageEncryptDecrypt: {encryption: all}}
 }
 
-// random draws a secret of which any value will do.
-func random(secret []byte) error {
-	_, err := rand.Read(secret)
-	return err
+func macs(all ...kmsapi.MacAlgorithm) offers {
+	return offers{kmsapi.UsageGenerateVerifyMac: {mac: all}}
 }
 
-// hmacWith expands a secret to the HMAC of one hash function that is ready for a
-// message: a template that is cloned.
-func hmacWith(h func() hash.Hash) func([]byte) (any, error) {
-	return func(secret []byte) (any, error) { return hmac.New(h, secret), nil }
+func signs(all ...kmsapi.SigningAlgorithm) offers {
+	return offers{kmsapi.UsageSignVerify: {signing: all}}
 }
 
 // specOf returns the row of a spec that keys are made of, or nil.
@@ -69,7 +81,7 @@ func specOf(s kmsapi.KeySpec) *spec {
 }
 
 // madeFor returns the spec and usage that a request asks for, or AWS's refusal:
-// a spec that there is not is UnsupportedOperation, a usage that no such key has
+// what this appliance has not is UnsupportedOperation, a usage that no such key has
 // is ValidationException. The texts are those that clients and emulators of AWS quote.
 func madeFor(in *kmsapi.CreateKeyRequest) (kmsapi.KeySpec, kmsapi.KeyUsage, error) {
 	name, usage := in.KeySpec|in.CustomerMasterKeySpec, in.KeyUsage // Check allows one of the specs
@@ -80,13 +92,14 @@ func madeFor(in *kmsapi.CreateKeyRequest) (kmsapi.KeySpec, kmsapi.KeyUsage, erro
 		usage = kmsapi.UsageEncryptDecrypt
 	}
 	row := specOf(name)
-	if row == nil {
+	switch {
+	case row == nil:
 		return 0, 0, unsupported("KeySpec %s", name)
-	}
-	if usage == 0 {
+	case usage == 0:
 		return 0, 0, api.Errorf(api.KindValidation, "You must specify a KeyUsage value for all KMS keys except for symmetric encryption keys.")
-	}
-	if row.offers[usage].none() {
+	case usage == row.lacks:
+		return 0, 0, unsupported("KeyUsage %s of KeySpec %s", usage, name)
+	case row.offers[usage].none():
 		return 0, 0, api.Errorf(api.KindValidation, "KeyUsage %s is not compatible with KeySpec %s", usage, name)
 	}
 	return name, usage, nil

@@ -212,7 +212,7 @@ func TestTagRefusals(t *testing.T) {
 		"create, twice":                    {create(kmsapi.CreateKeyRequest{Tags: tags("a", "", "a", "b")}), "TagException: Duplicate tag keys"},
 		"create, too many":                 {create(kmsapi.CreateKeyRequest{Tags: tooMany}), "TagException: Too many tags"},
 		"create, reserved":                 {create(kmsapi.CreateKeyRequest{Tags: tags("aws:a", "")}), "TagException: Tags beginning with aws: are reserved"},
-		"create, reserved, and RSA":        {create(kmsapi.CreateKeyRequest{Tags: tags("aws:a", ""), KeySpec: 6}), "UnsupportedOperationException: "},
+		"create, reserved, and SM2":        {create(kmsapi.CreateKeyRequest{Tags: tags("aws:a", ""), KeySpec: 20}), "UnsupportedOperationException: "},
 		"create, reserved, and a policy":   {create(kmsapi.CreateKeyRequest{Tags: tags("aws:a", ""), Policy: "{}"}), "TagException: "},
 		"create, tags, and a wrong policy": {create(kmsapi.CreateKeyRequest{Tags: tags("a", ""), Policy: "{}"}), "MalformedPolicyDocumentException: "},
 		"create, begins alike":             {create(kmsapi.CreateKeyRequest{Tags: tags("aws", "aws:", "awsome", "")}), ""},

@@ -1,0 +1,105 @@
+package kms
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/rsa"
+	"errors"
+
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/api/kmsapi"
+)
+
+// scheme is what a SigningAlgorithm means: a row of schemes.
+type scheme struct {
+	hash  crypto.Hash          // of a RAW message, and as long as a DIGEST
+	takes []kmsapi.MessageType // which messages it signs
+	pure  bool                 // a message is signed itself, not its hash
+	again bool                 // a DIGEST is hashed once more
+	opts  crypto.SignerOpts
+}
+
+var either, rawOnly, digestOnly = []kmsapi.MessageType{kmsapi.MessageRaw, kmsapi.MessageDigest}, []kmsapi.MessageType{kmsapi.MessageRaw}, []kmsapi.MessageType{kmsapi.MessageDigest}
+
+// schemes is the table of signatures (AWS KMS developer guide, "Key spec
+// reference"): RSASSA-PSS and RSASSA-PKCS1-v1_5 of RFC 8017 with MGF1 and a salt of
+// the same hash, ECDSA of FIPS 186-5 in DER, Ed25519 and Ed25519ph of RFC 8032. AWS's
+// Ed25519ph takes a digest for its message, and so hashes it again.
+var schemes = [...]scheme{
+	kmsapi.RSASSAPSSSHA256:      pss(crypto.SHA256),
+	kmsapi.RSASSAPSSSHA384:      pss(crypto.SHA384),
+	kmsapi.RSASSAPSSSHA512:      pss(crypto.SHA512),
+	kmsapi.RSASSAPKCS1V15SHA256: hashed(crypto.SHA256),
+	kmsapi.RSASSAPKCS1V15SHA384: hashed(crypto.SHA384),
+	kmsapi.RSASSAPKCS1V15SHA512: hashed(crypto.SHA512),
+	kmsapi.ECDSASHA256:          hashed(crypto.SHA256),
+	kmsapi.ECDSASHA384:          hashed(crypto.SHA384),
+	kmsapi.ECDSASHA512:          hashed(crypto.SHA512),
+	kmsapi.ED25519SHA512:        {crypto.SHA512, rawOnly, true, false, &ed25519.Options{}},
+	kmsapi.ED25519PHSHA512:      {crypto.SHA512, digestOnly, false, true, &ed25519.Options{Hash: crypto.SHA512}},
+}
+
+func hashed(h crypto.Hash) scheme { return scheme{h, either, false, false, h} }
+
+func pss(h crypto.Hash) scheme {
+	return scheme{h, either, false, false, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: h}}
+}
+
+// input appends to dst what is signed of a message, or returns the message itself.
+func (a *scheme) input(dst []byte, t kmsapi.MessageType, message []byte) []byte {
+	if a.pure || t == kmsapi.MessageDigest && !a.again {
+		return message
+	}
+	h := a.hash.New()
+	h.Write(message)
+	return h.Sum(dst)
+}
+
+// accepts refuses a message that the algorithm called name does not sign.
+func (a *scheme) accepts(name kmsapi.SigningAlgorithm, t kmsapi.MessageType, message []byte) error {
+	for _, ok := range a.takes {
+		if ok != t {
+			continue
+		}
+		if t == kmsapi.MessageDigest && len(message) != a.hash.Size() {
+			return api.Errorf(api.KindValidation, "Digest is invalid length for algorithm %s.", name)
+		}
+		return nil
+	}
+	return api.Errorf(api.KindValidation, "MessageType %s is not valid for algorithm %s.", t, name)
+}
+
+// errFalseSignature is the cause when a signature that was just made is not valid.
+var errFalseSignature = errors.New("a signature does not verify under its own public key")
+
+// sign signs an input and checks what it made: the private key, or the computation,
+// may have suffered, and a false signature can betray the key (Boneh, DeMillo and
+// Lipton, "On the Importance of Checking Cryptographic Protocols for Faults", 1997).
+func (a *scheme) sign(s *signer, input []byte) ([]byte, error) {
+	signature, err := s.private.Sign(rand.Reader, input, a.opts)
+	if err != nil {
+		return nil, errors.Join(errFalseSignature, err)
+	}
+	if !a.valid(s.public, input, signature) {
+		return nil, errFalseSignature
+	}
+	return signature, nil
+}
+
+// valid reports whether a signature is one of input.
+func (a *scheme) valid(public crypto.PublicKey, input, signature []byte) bool {
+	switch public := public.(type) {
+	case *rsa.PublicKey:
+		if opts, ok := a.opts.(*rsa.PSSOptions); ok {
+			return rsa.VerifyPSS(public, a.hash, input, signature, opts) == nil
+		}
+		return rsa.VerifyPKCS1v15(public, a.hash, input, signature) == nil
+	case *ecdsa.PublicKey:
+		return ecdsa.VerifyASN1(public, input, signature)
+	case ed25519.PublicKey:
+		return ed25519.VerifyWithOptions(public, input, signature, a.opts.(*ed25519.Options)) == nil
+	}
+	return false
+}
