@@ -5,7 +5,9 @@ package pkcs11_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -18,6 +20,9 @@ import (
 	"github.com/keyrack/keyrack/internal/rack"
 	"github.com/keyrack/keyrack/internal/racktest"
 )
+
+// sampling says at which calls of init, unlock and rotation something goes wrong.
+var sampling = flag.String("faults", "some", "calls of an appliance that go wrong: some, others each time, or all")
 
 // ward is an appliance whose token is behind a faulty module.
 type ward struct {
@@ -67,7 +72,11 @@ func (w *ward) each(least int, do func(name string, again bool) error) {
 	for i, what := range []fault{
 		{name: "error", err: raw.Error(raw.CKR_GENERAL_ERROR)}, {name: "away", err: raw.Error(raw.CKR_DEVICE_REMOVED)}, {name: "garbage", garbage: true},
 	} {
-		for at := i; ; at += 1 + 4*i { // errors at every call, the others, which take longer, here and there
+		step := 1 + 4*i // errors at every call, the others, which take longer, here and there
+		if *sampling == "all" {
+			step = 1
+		}
+		for at := rand.IntN(step); ; at += step {
 			w.arm(at, what)
 			name := fmt.Sprintf("call %d, %s", at, what.name)
 			err := do(name, false)
@@ -75,6 +84,7 @@ func (w *ward) each(least int, do func(name string, again bool) error) {
 				if at < least || err != nil {
 					w.t.Errorf("%s: %d calls, %v", what.name, at, err)
 				}
+				w.t.Logf("%s: one in %d of %d calls", what.name, step, at)
 				break
 			}
 			if err != nil && err.Error() == "" {

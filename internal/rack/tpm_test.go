@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"flag"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,17 +24,25 @@ import (
 // tpmKeys is how many keys an appliance has in its token: the root, and the audit log's two.
 const tpmKeys = 3
 
+// faults says which commands go wrong in which ways.
+var faults = flag.String("faults", "some", "at each command of a TPM one fault, another each time, or all")
+
+// kinds is in how many ways a command goes wrong.
+const kinds = 6
+
 // faultyTPM is a TPM that goes wrong at one command.
 type faultyTPM struct {
 	tpm   *swtpm.TPM
 	bus   *swtpm.Bus
 	fired bool
+	made  bool // an appliance
+	kind  int  // of the next fault
 }
 
 func newFaultyTPM(t *testing.T) *faultyTPM {
 	t.Helper()
 	v := swtpm.Start(t)
-	return &faultyTPM{tpm: v, bus: v.Bus("unix")}
+	return &faultyTPM{tpm: v, bus: v.Bus("unix"), kind: rand.IntN(kinds)}
 }
 
 // open opens the token. A TPM that is silent is given up soon.
@@ -56,7 +66,7 @@ func (f *faultyTPM) arm(n int) {
 			return []byte{}
 		}
 		f.fired = true
-		switch n % 6 {
+		switch (n + f.kind) % kinds {
 		case 0:
 			return binary.BigEndian.AppendUint32([]byte{0x80, 1, 0, 0, 0, 10}, 0x101)
 		case 1:
@@ -87,16 +97,18 @@ func TestTPMFaults(t *testing.T) {
 	defer os.RemoveAll(dir)
 	cfg := rack.Config{Dir: dir, Token: f.open, Logger: racktest.Logger(t), AllowUnlockedMemory: true, AuditBytes: 16 << 20}
 	f.each(t, "init", func() error {
+		if f.made { // that command was repeated, or another round begins: once more from the beginning
+			f.tpm.Clear()
+			if err := os.Remove(filepath.Join(dir, "store.db")); err != nil {
+				return err
+			}
+		}
 		_, err := rack.Create(t.Context(), cfg)
-		if err != nil {
+		if f.made = err == nil; !f.made {
 			return err
 		}
 		if got := f.tpm.Indexes(); len(got) != tpmKeys {
 			t.Errorf("an appliance that was made has %x in the TPM", got)
-		}
-		if f.fired { // the command was repeated: once more from the beginning
-			f.tpm.Clear()
-			return os.Remove(filepath.Join(dir, "store.db"))
 		}
 		return nil
 	})
@@ -119,6 +131,23 @@ func TestTPMFaults(t *testing.T) {
 
 // each repeats an operation with another command that goes wrong, until none is left.
 func (f *faultyTPM) each(t *testing.T, name string, operation func() error) {
+	t.Helper()
+	for range rounds() {
+		f.kind++
+		f.round(t, name, operation)
+	}
+}
+
+// rounds is how often each command goes wrong, in another way each time.
+func rounds() int {
+	if *faults == "all" {
+		return kinds
+	}
+	return 1
+}
+
+// round is each with one kind of fault for a command.
+func (f *faultyTPM) round(t *testing.T, name string, operation func() error) {
 	t.Helper()
 	failed, n := 0, 0
 	for {
@@ -156,14 +185,18 @@ func (f *faultyTPM) rotations(t *testing.T, cfg rack.Config) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	for n := 1; ; n++ {
+	for n, round := 1, 1; ; n++ {
 		f.arm(n)
 		_, err := client.Do(t.Context(), c, applianceapi.RotateDomainKey, &applianceapi.RotateDomainKeyRequest{})
 		fired := f.fired
 		f.bus.Set(nil)
 		if err == nil && !fired {
 			t.Logf("rotate: %d commands", n-1)
-			break
+			if round++; round > rounds() {
+				break
+			}
+			n = 0
+			f.kind++
 		}
 		if err != nil && !fired && n > 200 {
 			t.Fatal(err)
