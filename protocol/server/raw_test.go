@@ -125,10 +125,12 @@ func (b *bed) records() []audit.Record {
 	return fresh
 }
 
-// recorded checks that exactly one record was left, with an error of a kind.
+// recorded waits for records, and checks that exactly one was left, with an error of
+// a kind.
 func (b *bed) recorded(op uint16, kind api.Kind) audit.Record {
 	b.tb.Helper()
-	all := b.records()
+	var all []audit.Record
+	eventually(b.tb, "a record", func() bool { all = b.records(); return len(all) > 0 })
 	if len(all) != 1 || all[0].Error != uint16(kind) || all[0].Op != op {
 		b.tb.Errorf("got records %+v, want one of operation %d with %v", all, op, kind)
 		return audit.Record{}
