@@ -33,23 +33,31 @@ type CreateKeyResponse struct {
 // KeyMetadata describes a key (AWS KMS API Reference, KeyMetadata). KeyId is
 // the bare id, Arn the whole ARN; CurrentKeyMaterialId is 64 hex digits, and only
 // symmetric encryption keys have it. Of the lists of algorithms there is the one of the key's usage.
+// DeletionDate is there while the key is PendingDeletion, ExpirationModel and ValidTo for imported material, PendingDeletionWindowInDays never:
+// only keys with replicas have it.
 type KeyMetadata struct {
-	AWSAccountId           string                  `n:"1"`
-	KeyId                  string                  `n:"2" audit:"show"`
-	Arn                    string                  `n:"3"`
-	CreationDate           api.Time                `n:"4"`
-	Enabled                bool                    `n:"5" rule:"always"`
-	Description            string                  `n:"6" rule:"always"`
-	KeyUsage               KeyUsage                `n:"7"`
-	KeyState               KeyState                `n:"8"`
-	Origin                 KeyOrigin               `n:"9"`
-	KeyManager             KeyManager              `n:"10"`
-	CustomerMasterKeySpec  KeySpec                 `n:"11"`
-	KeySpec                KeySpec                 `n:"12"`
-	EncryptionAlgorithms   []EncryptionAlgorithm   `n:"13"`
-	MultiRegion            bool                    `n:"14" rule:"always"`
-	CurrentKeyMaterialId   string                  `n:"15" audit:"show"`
-	MacAlgorithms          []MacAlgorithm          `n:"16"`
-	SigningAlgorithms      []SigningAlgorithm      `n:"17"`
-	KeyAgreementAlgorithms []KeyAgreementAlgorithm `n:"18"`
+	AWSAccountId                string                   `n:"1"`
+	KeyId                       string                   `n:"2" audit:"show"`
+	Arn                         string                   `n:"3"`
+	CreationDate                api.Time                 `n:"4"`
+	Enabled                     bool                     `n:"5" rule:"always"`
+	Description                 string                   `n:"6" rule:"always"`
+	KeyUsage                    KeyUsage                 `n:"7"`
+	KeyState                    KeyState                 `n:"8"`
+	Origin                      KeyOrigin                `n:"9"`
+	KeyManager                  KeyManager               `n:"10"`
+	CustomerMasterKeySpec       KeySpec                  `n:"11"`
+	KeySpec                     KeySpec                  `n:"12"`
+	EncryptionAlgorithms        []EncryptionAlgorithm    `n:"13"`
+	MultiRegion                 bool                     `n:"14" rule:"always"`
+	CurrentKeyMaterialId        string                   `n:"15" audit:"show"`
+	MacAlgorithms               []MacAlgorithm           `n:"16"`
+	SigningAlgorithms           []SigningAlgorithm       `n:"17"`
+	KeyAgreementAlgorithms      []KeyAgreementAlgorithm  `n:"18"`
+	DeletionDate                api.Time                 `n:"19"`
+	ValidTo                     api.Time                 `n:"20"`
+	ExpirationModel             ExpirationModel          `n:"21"`
+	EncapsulationAlgorithms     []EncapsulationAlgorithm `n:"22"`
+	MultiRegionConfiguration    MultiRegionConfiguration `n:"23"`
+	PendingDeletionWindowInDays int64                    `n:"24"`
 }

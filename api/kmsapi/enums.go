@@ -8,8 +8,13 @@ import "github.com/keyrack/keyrack/api"
 // EncryptionAlgorithm is how a key encrypts (EncryptionAlgorithmSpec).
 type EncryptionAlgorithm uint8
 
-// SymmetricDefault is AES-256-GCM under a message key.
-const SymmetricDefault EncryptionAlgorithm = 1
+// SymmetricDefault is AES-256-GCM under a message key, the others are RSAES-OAEP (RFC
+// 8017, section 7.1) with each hash function.
+const (
+	SymmetricDefault EncryptionAlgorithm = iota + 1
+	RSAESOAEPSHA1
+	RSAESOAEPSHA256
+)
 
 var encryptionAlgorithms = api.Names{"SYMMETRIC_DEFAULT", "RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256", "SM2PKE"}
 
@@ -89,6 +94,10 @@ func (t MessageType) String() string { return messageTypes.Name(uint8(t)) }
 // KeyAgreementAlgorithm is how a key agrees on a secret (KeyAgreementAlgorithmSpec).
 type KeyAgreementAlgorithm uint8
 
+// ECDH is the Diffie-Hellman primitive of elliptic curves (SP 800-56A Rev. 3, section
+// 5.7.1.2), without a key derivation.
+const ECDH KeyAgreementAlgorithm = 1
+
 var keyAgreementAlgorithms = api.Names{"ECDH"}
 
 // Names returns the closed list.
@@ -151,8 +160,11 @@ func (u KeyUsage) String() string { return keyUsages.Name(uint8(u)) }
 // KeyOrigin is where a key's material comes from (OriginType).
 type KeyOrigin uint8
 
-// OriginAWSKMS is material made here.
-const OriginAWSKMS KeyOrigin = 1
+// OriginAWSKMS is material made here, OriginExternal material that its owner imports.
+const (
+	OriginAWSKMS KeyOrigin = iota + 1
+	OriginExternal
+)
 
 var keyOrigins = api.Names{"AWS_KMS", "EXTERNAL", "AWS_CLOUDHSM", "EXTERNAL_KEY_STORE"}
 
@@ -229,3 +241,46 @@ func (DataKeySpec) Names() api.Names { return dataKeySpecs }
 
 // String returns AWS's name.
 func (s DataKeySpec) String() string { return dataKeySpecs.Name(uint8(s)) }
+
+// EncapsulationAlgorithm is how a key encapsulates (EncapsulationAlgorithmSpec).
+type EncapsulationAlgorithm uint8
+
+// MLKEM is ML-KEM (FIPS 203) of the key's parameter set.
+const (
+	MLKEM EncapsulationAlgorithm = iota + 1
+)
+
+var encapsulationAlgorithms = api.Names{"ML_KEM"}
+
+// Names returns the closed list.
+func (EncapsulationAlgorithm) Names() api.Names { return encapsulationAlgorithms }
+
+// String returns AWS's name.
+func (a EncapsulationAlgorithm) String() string { return encapsulationAlgorithms.Name(uint8(a)) }
+
+// DataKeyPairSpec is the type of a data key pair (DataKeyPairSpec).
+type DataKeyPairSpec uint8
+
+// The types. Nothing here makes pairs of SM2.
+const (
+	PairRSA2048 DataKeyPairSpec = iota + 1
+	PairRSA3072
+	PairRSA4096
+	PairECCNISTP256
+	PairECCNISTP384
+	PairECCNISTP521
+	PairECCSECGP256K1
+	PairSM2
+	PairECCNISTEdwards25519
+	PairMLKEM512
+	PairMLKEM768
+	PairMLKEM1024
+)
+
+var dataKeyPairSpecs = api.Names{"RSA_2048", "RSA_3072", "RSA_4096", "ECC_NIST_P256", "ECC_NIST_P384", "ECC_NIST_P521", "ECC_SECG_P256K1", "SM2", "ECC_NIST_EDWARDS25519", "ML_KEM_512", "ML_KEM_768", "ML_KEM_1024"}
+
+// Names returns the closed list.
+func (DataKeyPairSpec) Names() api.Names { return dataKeyPairSpecs }
+
+// String returns AWS's name.
+func (s DataKeyPairSpec) String() string { return dataKeyPairSpecs.Name(uint8(s)) }

@@ -57,6 +57,42 @@ var (
 	ListResourceTags     = api.Define[ListResourceTagsRequest, ListResourceTagsResponse](api.KMS, "ListResourceTags", 19, api.ReadOnly|api.Idempotent)
 )
 
+// Secrets agreed on with others.
+var (
+	DeriveSharedSecret                  = api.Define[DeriveSharedSecretRequest, DeriveSharedSecretResponse](api.KMS, "DeriveSharedSecret", 25, api.ReadOnly|api.Idempotent)
+	Encapsulate                         = api.Define[EncapsulateRequest, EncapsulateResponse](api.KMS, "Encapsulate", 26, api.ReadOnly|api.Idempotent)
+	Decapsulate                         = api.Define[DecapsulateRequest, DecapsulateResponse](api.KMS, "Decapsulate", 27, api.ReadOnly|api.Idempotent)
+	GenerateDataKeyPair                 = api.Define[GenerateDataKeyPairRequest, GenerateDataKeyPairResponse](api.KMS, "GenerateDataKeyPair", 28, api.ReadOnly|api.Idempotent)
+	GenerateDataKeyPairWithoutPlaintext = api.Define[GenerateDataKeyPairWithoutPlaintextRequest, GenerateDataKeyPairWithoutPlaintextResponse](api.KMS, "GenerateDataKeyPairWithoutPlaintext", 29, api.ReadOnly|api.Idempotent)
+)
+
+// The life of a key and of its materials.
+var (
+	ScheduleKeyDeletion       = api.Define[ScheduleKeyDeletionRequest, ScheduleKeyDeletionResponse](api.KMS, "ScheduleKeyDeletion", 30, 0)
+	CancelKeyDeletion         = api.Define[CancelKeyDeletionRequest, CancelKeyDeletionResponse](api.KMS, "CancelKeyDeletion", 31, 0)
+	EnableKeyRotation         = api.Define[EnableKeyRotationRequest, EnableKeyRotationResponse](api.KMS, "EnableKeyRotation", 32, api.Idempotent)
+	DisableKeyRotation        = api.Define[DisableKeyRotationRequest, DisableKeyRotationResponse](api.KMS, "DisableKeyRotation", 33, api.Idempotent)
+	GetKeyRotationStatus      = api.Define[GetKeyRotationStatusRequest, GetKeyRotationStatusResponse](api.KMS, "GetKeyRotationStatus", 34, api.ReadOnly|api.Idempotent)
+	RotateKeyOnDemand         = api.Define[RotateKeyOnDemandRequest, RotateKeyOnDemandResponse](api.KMS, "RotateKeyOnDemand", 35, 0)
+	ListKeyRotations          = api.Define[ListKeyRotationsRequest, ListKeyRotationsResponse](api.KMS, "ListKeyRotations", 36, api.ReadOnly|api.Idempotent)
+	GetParametersForImport    = api.Define[GetParametersForImportRequest, GetParametersForImportResponse](api.KMS, "GetParametersForImport", 37, 0)
+	ImportKeyMaterial         = api.Define[ImportKeyMaterialRequest, ImportKeyMaterialResponse](api.KMS, "ImportKeyMaterial", 38, 0)
+	DeleteImportedKeyMaterial = api.Define[DeleteImportedKeyMaterialRequest, DeleteImportedKeyMaterialResponse](api.KMS, "DeleteImportedKeyMaterial", 39, api.Idempotent)
+	GetKeyLastUsage           = api.Define[GetKeyLastUsageRequest, GetKeyLastUsageResponse](api.KMS, "GetKeyLastUsage", 40, api.ReadOnly|api.Idempotent)
+)
+
+// What only several regions and stores of the customer's own have.
+var (
+	ReplicateKey             = api.Define[ReplicateKeyRequest, ReplicateKeyResponse](api.KMS, "ReplicateKey", 41, 0)
+	UpdatePrimaryRegion      = api.Define[UpdatePrimaryRegionRequest, UpdatePrimaryRegionResponse](api.KMS, "UpdatePrimaryRegion", 42, 0)
+	CreateCustomKeyStore     = api.Define[CreateCustomKeyStoreRequest, CreateCustomKeyStoreResponse](api.KMS, "CreateCustomKeyStore", 43, 0)
+	UpdateCustomKeyStore     = api.Define[UpdateCustomKeyStoreRequest, UpdateCustomKeyStoreResponse](api.KMS, "UpdateCustomKeyStore", 44, 0)
+	DeleteCustomKeyStore     = api.Define[DeleteCustomKeyStoreRequest, DeleteCustomKeyStoreResponse](api.KMS, "DeleteCustomKeyStore", 45, 0)
+	ConnectCustomKeyStore    = api.Define[ConnectCustomKeyStoreRequest, ConnectCustomKeyStoreResponse](api.KMS, "ConnectCustomKeyStore", 46, 0)
+	DisconnectCustomKeyStore = api.Define[DisconnectCustomKeyStoreRequest, DisconnectCustomKeyStoreResponse](api.KMS, "DisconnectCustomKeyStore", 47, 0)
+	DescribeCustomKeyStores  = api.Define[DescribeCustomKeyStoresRequest, DescribeCustomKeyStoresResponse](api.KMS, "DescribeCustomKeyStores", 48, api.ReadOnly|api.Idempotent)
+)
+
 // Operations returns the rows of this package.
 func Operations() []*api.Op {
 	return []*api.Op{
@@ -65,5 +101,29 @@ func Operations() []*api.Op {
 		GenerateDataKey.Op, GenerateDataKeyWithoutPlaintext.Op, GenerateRandom.Op, ReEncrypt.Op,
 		UpdateKeyDescription.Op, TagResource.Op, UntagResource.Op, ListResourceTags.Op,
 		GenerateMac.Op, VerifyMac.Op, Sign.Op, Verify.Op, GetPublicKey.Op,
+		DeriveSharedSecret.Op,
+		Encapsulate.Op,
+		Decapsulate.Op,
+		GenerateDataKeyPair.Op,
+		GenerateDataKeyPairWithoutPlaintext.Op,
+		ScheduleKeyDeletion.Op,
+		CancelKeyDeletion.Op,
+		EnableKeyRotation.Op,
+		DisableKeyRotation.Op,
+		GetKeyRotationStatus.Op,
+		RotateKeyOnDemand.Op,
+		ListKeyRotations.Op,
+		GetParametersForImport.Op,
+		ImportKeyMaterial.Op,
+		DeleteImportedKeyMaterial.Op,
+		GetKeyLastUsage.Op,
+		ReplicateKey.Op,
+		UpdatePrimaryRegion.Op,
+		CreateCustomKeyStore.Op,
+		UpdateCustomKeyStore.Op,
+		DeleteCustomKeyStore.Op,
+		ConnectCustomKeyStore.Op,
+		DisconnectCustomKeyStore.Op,
+		DescribeCustomKeyStores.Op,
 	}
 }

@@ -52,12 +52,13 @@ type GetPublicKeyRequest struct {
 // SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7); KeyId is the key's ARN. Of the
 // lists of algorithms there is the one of the key's usage.
 type GetPublicKeyResponse struct {
-	KeyId                  string                  `n:"1"`
-	PublicKey              api.Blob                `n:"2"`
-	CustomerMasterKeySpec  KeySpec                 `n:"3"`
-	KeySpec                KeySpec                 `n:"4"`
-	KeyUsage               KeyUsage                `n:"5"`
-	EncryptionAlgorithms   []EncryptionAlgorithm   `n:"6"`
-	SigningAlgorithms      []SigningAlgorithm      `n:"7"`
-	KeyAgreementAlgorithms []KeyAgreementAlgorithm `n:"8"`
+	KeyId                   string                   `n:"1"`
+	PublicKey               api.Blob                 `n:"2"`
+	CustomerMasterKeySpec   KeySpec                  `n:"3"`
+	KeySpec                 KeySpec                  `n:"4"`
+	KeyUsage                KeyUsage                 `n:"5"`
+	EncryptionAlgorithms    []EncryptionAlgorithm    `n:"6"`
+	SigningAlgorithms       []SigningAlgorithm       `n:"7"`
+	KeyAgreementAlgorithms  []KeyAgreementAlgorithm  `n:"8"`
+	EncapsulationAlgorithms []EncapsulationAlgorithm `n:"9"`
 }

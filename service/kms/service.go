@@ -113,7 +113,7 @@ func (s *Service) sweep(ctx context.Context, clk *clock.Clock) {
 
 // Routes returns the service's operations behind the gate.
 func (s *Service) Routes(g *access.Gate) []access.Route {
-	return []access.Route{
+	return append(later(g),
 		access.Handle(g, kmsapi.CreateKey, s.CreateKey),
 		access.Handle(g, kmsapi.Encrypt, s.Encrypt),
 		access.Handle(g, kmsapi.Decrypt, s.Decrypt),
@@ -138,7 +138,7 @@ func (s *Service) Routes(g *access.Gate) []access.Route {
 		access.Handle(g, kmsapi.Sign, s.Sign),
 		access.Handle(g, kmsapi.Verify, s.Verify),
 		access.Handle(g, kmsapi.GetPublicKey, s.GetPublicKey),
-	}
+	)
 }
 
 // Warnings returns what an operator should know of the keys in memory.

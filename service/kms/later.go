@@ -1,0 +1,47 @@
+package kms
+
+import (
+	"github.com/keyrack/keyrack/access"
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/api/kmsapi"
+)
+
+// later are the operations of the table whose method does not stand yet: they are
+// decoded, decided and recorded like all others, and refused.
+func later(g *access.Gate) []access.Route {
+	return []access.Route{
+		to(g, kmsapi.DeriveSharedSecret),
+		to(g, kmsapi.Encapsulate),
+		to(g, kmsapi.Decapsulate),
+		to(g, kmsapi.GenerateDataKeyPair),
+		to(g, kmsapi.GenerateDataKeyPairWithoutPlaintext),
+		to(g, kmsapi.ScheduleKeyDeletion),
+		to(g, kmsapi.CancelKeyDeletion),
+		to(g, kmsapi.EnableKeyRotation),
+		to(g, kmsapi.DisableKeyRotation),
+		to(g, kmsapi.GetKeyRotationStatus),
+		to(g, kmsapi.RotateKeyOnDemand),
+		to(g, kmsapi.ListKeyRotations),
+		to(g, kmsapi.GetParametersForImport),
+		to(g, kmsapi.ImportKeyMaterial),
+		to(g, kmsapi.DeleteImportedKeyMaterial),
+		to(g, kmsapi.GetKeyLastUsage),
+		to(g, kmsapi.ReplicateKey),
+		to(g, kmsapi.UpdatePrimaryRegion),
+		to(g, kmsapi.CreateCustomKeyStore),
+		to(g, kmsapi.UpdateCustomKeyStore),
+		to(g, kmsapi.DeleteCustomKeyStore),
+		to(g, kmsapi.ConnectCustomKeyStore),
+		to(g, kmsapi.DisconnectCustomKeyStore),
+		to(g, kmsapi.DescribeCustomKeyStores),
+	}
+}
+
+func to[In, Out any](g *access.Gate, op api.OpOf[In, Out]) access.Route {
+	return access.Handle(g, op, func(c *access.Call, _ *In, _ *Out) error {
+		if err := c.Admit(access.Any(c)); err != nil {
+			return err
+		}
+		return api.Errorf(api.KindUnsupportedOperation, "%s is not offered by this version of the appliance", op.Name)
+	})
+}
