@@ -242,6 +242,7 @@ func makeRequests(t *testing.T, m *maker) {
 	makeKeyRequests(m, key)
 	makeDataKeyRequests(m, key, blob, context)
 	makeSignRequests(m, key)
+	makeLifeRequests(m, key)
 }
 
 // makeKeyRequests makes requests that manage a key and its names.
@@ -475,6 +476,7 @@ func makeReplies(t *testing.T, m *maker) {
 	makeKeyReplies(m, id, arn, at)
 	makeDataKeyReplies(m, arn, materialID, example.bytes(t, "blob"), example.bytes(t, "plaintext"))
 	makeSignReplies(m, arn)
+	makeLifeReplies(m, arn, materialID)
 }
 
 // exampleKeyHash is the hash of a client's key.
