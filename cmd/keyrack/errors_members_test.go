@@ -96,8 +96,10 @@ func (m *breaker) good(t *testing.T, f *api.Field) string {
 		return m.file(t, int(max(f.Min, 1)))
 	case f.Shape == api.ShapeInt:
 		return strconv.FormatInt(max(f.Min, 0), 10)
+	case f.Shape == api.ShapeEnum:
+		return f.Names[0]
 	}
-	return "x"
+	return strings.Repeat("x", int(max(f.Min, 1)))
 }
 
 // breaks returns the ways to break f.
