@@ -18,7 +18,7 @@ const module = "github.com/keyrack/keyrack/"
 // or its parent on the same line, whose interface it implements.
 var layers = []string{
 	"internal/cbor internal/clock internal/due internal/jsonwire internal/metrics internal/securemem internal/settings internal/tlog internal/work",
-	"internal/pin internal/seal",
+	"internal/kwp internal/pin internal/seal",
 	"api",
 	"api/applianceapi api/iamapi api/kmsapi api/paramsapi api/secretsapi",
 	"api/table",
