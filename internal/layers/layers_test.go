@@ -18,7 +18,7 @@ const module = "github.com/keyrack/keyrack/"
 // or its parent on the same line, whose interface it implements.
 var layers = []string{
 	"internal/cbor internal/clock internal/due internal/jsonwire internal/metrics internal/securemem internal/settings internal/tlog internal/work",
-	"internal/kwp internal/pin internal/seal",
+	"internal/kwp internal/pin internal/pq internal/seal",
 	"api",
 	"api/applianceapi api/iamapi api/kmsapi api/paramsapi api/secretsapi",
 	"api/table",
@@ -55,7 +55,8 @@ var bans = []struct{ who, not, only, why string }{
 // modules says behind which packages each external import path lives; "tests" is none of them.
 var modules = map[string]string{
 	"filippo.io/age":                     "service/appliance",
-	"github.com/cloudflare/circl":        "service/kms",
+	"filippo.io/mldsa":                   "internal/pq",
+	"github.com/cloudflare/circl":        "internal/pq",
 	"github.com/decred/dcrd/dcrec":       "service/kms",
 	"github.com/fxamacker/cbor/v2":       "internal/cbor",
 	"github.com/go-json-experiment/json": "internal/jsonwire",
