@@ -28,7 +28,9 @@ With --keys N each request is for a key drawn at random from N: more keys than t
 appliance keeps in memory (65536, or fewer where it may lock less memory) measure its
 store.
 
-It creates the keys that it needs, and no command deletes them: use keyrack dev.
+It creates the keys that it needs and leaves them there: use keyrack dev. With
+--existing it takes keys that are there, which must be enabled and of the default
+spec.
 An encryption makes a new message key once a minute only, so decrypt usually opens
 under one that the appliance still has. With --distinct-salts N every ciphertext is
 of a message key of its own, of up to 50000 keys, and old enough (it waits a minute,
@@ -61,6 +63,7 @@ type benchmark struct {
 	duration     time.Duration
 	salts        int
 	keys         int
+	existing     bool
 	forget       time.Duration // until the appliance forgets message keys it encrypted under
 	socket       *string
 }
@@ -75,6 +78,7 @@ func benchFlags(fs *flag.FlagSet) action {
 	fs.DurationVar(&b.duration, "duration", 5*time.Second, "measure for `TIME`, 10ms to 1h")
 	fs.IntVar(&b.salts, "distinct-salts", 0, "decrypt `N` ciphertexts, each under a message key of its own, at most 1000000")
 	fs.IntVar(&b.keys, "keys", 1, "encrypt under `N` keys, drawn at random, at most 1000000")
+	fs.BoolVar(&b.existing, "existing", false, "use keys that the account has instead of new ones, the first --keys of them")
 	b.socket = socketFlag(fs)
 	format := outputFlag(fs)
 	return noWords(fs, func(sh *shell) error {

@@ -31,9 +31,9 @@ func (b *benchmark) prepare() (*work, error) {
 		return nil, err
 	}
 	defer c.Close()
-	keys, err := b.createKeys(c, max(b.keys, min(b.salts, saltKeys)))
+	keys, err := b.findKeys(c, max(b.keys, min(b.salts, saltKeys)))
 	if err != nil {
-		return nil, fmt.Errorf("create the keys: %w", err)
+		return nil, err
 	}
 	plaintext := make(api.Secret, b.size)
 	rand.Read(plaintext)
@@ -67,6 +67,33 @@ func (b *benchmark) prepare() (*work, error) {
 // encryptRequest returns a request that any number of calls may share.
 func encryptRequest(key string, plaintext api.Secret) *kmsapi.EncryptRequest {
 	return &kmsapi.EncryptRequest{KeyId: api.ParseKeyRef([]byte(key)), Plaintext: plaintext, EncryptionAlgorithm: kmsapi.SymmetricDefault}
+}
+
+// findKeys returns the ids of n keys: new ones, or the first that the account has.
+func (b *benchmark) findKeys(c *client.Client, n int) (ids []string, err error) {
+	if !b.existing {
+		if ids, err = b.createKeys(c, n); err != nil {
+			err = fmt.Errorf("create the keys: %w", err)
+		}
+		return ids, err
+	}
+	request := &kmsapi.ListKeysRequest{Limit: 1000}
+	for len(ids) < n {
+		page, err := client.Do(b.ctx, c, kmsapi.ListKeys, request)
+		if err != nil {
+			return nil, fmt.Errorf("list the keys: %w", err)
+		}
+		for _, k := range page.Keys {
+			ids = append(ids, k.KeyId)
+		}
+		if request.Marker = page.NextMarker; !page.Truncated {
+			break
+		}
+	}
+	if len(ids) < n {
+		return nil, fmt.Errorf("the account has %d keys, and --keys asks for %d", len(ids), n)
+	}
+	return ids[:n], nil
 }
 
 // createKeys returns the ids of n new keys.

@@ -33,6 +33,7 @@ var allSettings = settings.Table{
 	count("limits.max-connections-operator", api.MaxConnsOperator, 1<<16, "connections open at once on the Unix socket, besides the others"),
 	count("limits.max-handshakes", api.MaxHandshakes, 1<<16, "connections open at once that have not said who they are"),
 	count("limits.max-principals", api.MaxPrincipals, 1<<20, "clients that can be registered; all are kept in memory"),
+	count("limits.max-keys-per-account", api.MaxKeys, 1<<30, "keys of one account, those that wait for deletion included"),
 	count("limits.requests-per-second", api.RequestsPerSecond, 1<<30, "requests of one account; beyond it they are throttled"),
 	count("limits.window", api.Window, 1<<16, "requests of one connection that are not answered yet"),
 	{Name: "limits.window-size", Kind: settings.Size, Min: 64 << 10, Max: 1 << 30, Default: settings.SizeText(api.WindowBytes),

@@ -54,6 +54,7 @@ type Config struct {
 	Limits     server.Limits
 	Pools      map[work.Class]work.Size // nil = the defaults
 
+	MaxKeys       int // of one account; see kms.Config; 0 = api.MaxKeys
 	CachedKeys    int // see kms.Config; 0 = api.CachedKeys
 	CachedAliases int // 0 = api.CachedAliases
 	MaxPrincipals int // see iam.Config; 0 = api.MaxPrincipals

@@ -60,7 +60,7 @@ func (s *Service) countOf(ctx context.Context, account api.AccountID) (n keyCoun
 
 // add counts one key more, in the transaction that makes it. It returns LimitExceeded for an account that has as many
 // as it may (AWS KMS developer guide, "Resource quotas").
-func (n keyCount) add(tx keystore.Tx) error {
+func (n keyCount) add(tx keystore.Tx, most uint64) error {
 	have := n.listed
 	row, err := tx.Get(countName(n.account))
 	switch {
@@ -73,8 +73,8 @@ func (n keyCount) add(tx keystore.Tx) error {
 	case n.known:
 		return fmt.Errorf("account %s: count of its keys is gone: %w", n.account, keystore.ErrDamaged)
 	}
-	if have >= api.MaxKeys {
-		return tooMany(n.account, have)
+	if have >= most {
+		return tooMany(n.account, have, most)
 	}
 	return tx.Put(countName(n.account), binary.BigEndian.AppendUint64(nil, have+1))
 }
@@ -91,15 +91,15 @@ func (s *Service) room(c *access.Call) error {
 			return err
 		}
 		have, err := parseCount(row)
-		if err == nil && have >= api.MaxKeys {
-			err = tooMany(c.Account(), have)
+		if err == nil && have >= s.mostKeys {
+			err = tooMany(c.Account(), have, s.mostKeys)
 		}
 		return err
 	})
 }
 
-func tooMany(account api.AccountID, have uint64) error {
-	return api.Errorf(api.KindLimitExceeded, "The account %s has %d keys, and may have %d", account, have, api.MaxKeys)
+func tooMany(account api.AccountID, have, most uint64) error {
+	return api.Errorf(api.KindLimitExceeded, "The account %s has %d keys, and may have %d", account, have, most)
 }
 
 // storeKey writes a new key, and counts it.
@@ -109,7 +109,7 @@ func (s *Service) storeKey(c *access.Call, k *key, secret []byte) error {
 		return err
 	}
 	err = c.Update(s.store, func(tx keystore.Tx) error {
-		if err := n.add(tx); err != nil {
+		if err := n.add(tx, s.mostKeys); err != nil {
 			return err
 		}
 		return s.putKey(tx, k, secret)

@@ -35,6 +35,7 @@ type Service struct {
 	keys       *cache
 	aliases    *aliases
 	expansions expansions
+	mostKeys   uint64       // of one account
 	damaged    atomic.Int64 // materials found changed in memory
 	counted    sync.Map     // api.AccountID: the account has a row that counts its keys
 	caughtUp   sync.Once
@@ -50,6 +51,7 @@ type Config struct {
 	Logger    *slog.Logger
 	MarkerKey [32]byte // MAC key of the markers of pages: FORMAT.md, "Markers"
 
+	MaxKeys       int // of one account; 0 = api.MaxKeys
 	CachedKeys    int // keys kept in memory, at most; 0 = api.CachedKeys
 	CachedAliases int // aliases kept in memory; 0 = api.CachedAliases
 }
@@ -60,7 +62,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	s := &Service{
 		store: cfg.Store, realm: cfg.Realm, logger: cfg.Logger, markers: cfg.MarkerKey,
 		keys: newCache(cacheSize(cmp.Or(cfg.CachedKeys, api.CachedKeys))), aliases: newAliases(cmp.Or(cfg.CachedAliases, api.CachedAliases)), ready: make(chan struct{}), ended: make(chan error, 1),
-		expansions: expansions{most: api.ExpandedKeys},
+		expansions: expansions{most: api.ExpandedKeys}, mostKeys: uint64(cmp.Or(cfg.MaxKeys, api.MaxKeys)),
 	}
 	var now keystore.Revision
 	if err := s.store.View(ctx, func(r keystore.Reader) error { now = r.Revision(); return nil }); err != nil {
