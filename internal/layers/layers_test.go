@@ -19,6 +19,7 @@ const module = "github.com/keyrack/keyrack/"
 var layers = []string{
 	"internal/cbor internal/clock internal/due internal/jsonwire internal/metrics internal/securemem internal/settings internal/tlog internal/work",
 	"internal/kwp internal/pin internal/pq internal/seal",
+	"internal/pkcs8",
 	"api",
 	"api/applianceapi api/iamapi api/kmsapi api/paramsapi api/secretsapi",
 	"api/table",
