@@ -9,7 +9,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 
+	"github.com/keyrack/keyrack/internal/pq"
 	"github.com/keyrack/keyrack/internal/securemem"
 )
 
@@ -93,7 +95,25 @@ func parse(der []byte) (*Key, error) {
 			return f.read(algorithm.rest, secret, public)
 		}
 	}
-	return nil, refused("its algorithm is none of RSA, EC and Ed25519")
+	if bytes.HasPrefix(oid, latticeOID) {
+		return readPQ(der)
+	}
+	return nil, refused("its algorithm is none of RSA, EC, Ed25519, ML-DSA and ML-KEM")
+}
+
+// latticeOID is where NIST's signature algorithms and KEMs stand: 2.16.840.1.101.3.4.
+var latticeOID = []byte{0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04}
+
+// readPQ reads a key of ML-DSA (RFC 9881, section 6) or ML-KEM (RFC 9935, section 6) that has its seed.
+func readPQ(der []byte) (*Key, error) {
+	set, seed, err := pq.ParsePKCS8(der)
+	if errors.Is(err, pq.ErrNoKey) {
+		return nil, ErrForm
+	}
+	if err != nil {
+		return nil, refused("%v", err)
+	}
+	return &Key{Spec: strings.ReplaceAll(set.String(), "-", "_"), Secret: bytes.Clone(seed)}, nil
 }
 
 func refused(format string, args ...any) error {

@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/keyrack/keyrack/internal/pkcs8"
+	"github.com/keyrack/keyrack/internal/pq"
 )
 
 var (
@@ -357,4 +358,26 @@ func seeds(tb testing.TB) (all [][]byte) {
 		tb.Fatal(err)
 	}
 	return append(all, marshal(tb, private), info(tb, 1, oidEd25519, nil, element(4, private.Seed()), element(0xa0, element(0x30)), element(0x81, []byte{0}, public)))
+}
+
+// TestPostQuantum: keys with their seed, alone or beside the expanded key.
+func TestPostQuantum(t *testing.T) {
+	t.Parallel()
+	for set := pq.MLDSA44; set <= pq.MLKEM1024; set++ {
+		seed := bytes.Repeat([]byte{byte(set)}, set.SeedSize())
+		der, err := pq.AppendPKCS8(nil, set, seed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantKey(t, der, strings.ReplaceAll(set.String(), "-", "_"), seed)
+		if _, err := pkcs8.Parse(append(der, 0)); err != pkcs8.ErrForm {
+			t.Errorf("%s, a byte behind the end: %v", set, err)
+		}
+	}
+	expanded := asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 3, 17}
+	wantRefused(t, "expanded", info(t, 0, expanded, nil, element(4, make([]byte, 2560))), "expanded")
+	wantRefused(t, "not of the seed", info(t, 0, expanded, nil, element(0x30, element(4, make([]byte, 32)), element(4, make([]byte, 2560)))), "does not give")
+	if _, err := pkcs8.Parse(info(t, 0, expanded, nil, element(0x80, make([]byte, 31)))); err != pkcs8.ErrForm {
+		t.Errorf("a short seed: %v", err)
+	}
 }

@@ -91,8 +91,8 @@ func FuzzParse(f *testing.F) {
 		if !bytes.Equal(der, before) {
 			t.Fatal("it changed what it read")
 		}
-		if err != nil || k.Spec == "ECC_SECG_P256K1" {
-			return
+		if err != nil || k.Spec == "ECC_SECG_P256K1" || strings.HasPrefix(k.Spec, "ML_") {
+			return // the standard library has none of these
 		}
 		private, err := x509.ParsePKCS8PrivateKey(der)
 		if err != nil {

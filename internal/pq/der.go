@@ -38,15 +38,15 @@ func MarshalPKIX(s Set, public []byte) []byte {
 func ParsePKIX(der []byte) (s Set, public []byte, err error) {
 	info, ok := whole(der, tagSequence)
 	if !ok {
-		return 0, nil, errNoKey
+		return 0, nil, ErrNoKey
 	}
 	algorithm, key, ok := take(info, tagSequence)
 	if s = setOf(algorithm); !ok || s == 0 {
-		return 0, nil, errNoKey
+		return 0, nil, ErrNoKey
 	}
 	public, ok = whole(key, tagBitString)
 	if !ok || len(public) != 1+s.PublicKeySize() || public[0] != 0 {
-		return 0, nil, errNoKey
+		return 0, nil, ErrNoKey
 	}
 	return s, public[1:], nil
 }
@@ -66,7 +66,9 @@ func AppendPKCS8(dst []byte, s Set, seed []byte) ([]byte, error) {
 
 // Causes of ParsePKIX and ParsePKCS8. They say nothing of the bytes.
 var (
-	errNoKey    = errors.New("pq: no key of ML-DSA or ML-KEM in DER without anything besides")
+	// ErrNoKey is the error for what is not in the form that is read. Other errors of ParsePKCS8 are of a key that is, and is not taken.
+	ErrNoKey = errors.New("pq: no key of ML-DSA or ML-KEM in DER without anything besides")
+
 	errExpanded = errors.New("pq: the private key is expanded: the form with its seed is needed")
 	errUnlike   = errors.New("pq: the seed does not give the expanded private key beside it")
 )
@@ -77,19 +79,19 @@ var (
 func ParsePKCS8(der []byte) (s Set, seed []byte, err error) {
 	info, ok := whole(der, tagSequence)
 	if !ok {
-		return 0, nil, errNoKey
+		return 0, nil, ErrNoKey
 	}
 	version, rest, ok := take(info, tagInteger)
 	if !ok || !bytes.Equal(version, []byte{0}) {
-		return 0, nil, errNoKey
+		return 0, nil, ErrNoKey
 	}
 	algorithm, rest, ok := take(rest, tagSequence)
 	if s = setOf(algorithm); !ok || s == 0 {
-		return 0, nil, errNoKey
+		return 0, nil, ErrNoKey
 	}
 	choice, ok := whole(rest, tagOctetString)
 	if !ok {
-		return 0, nil, errNoKey
+		return 0, nil, ErrNoKey
 	}
 	if seed, ok := whole(choice, tagSeed); ok && len(seed) == s.SeedSize() {
 		return s, seed, nil
@@ -105,15 +107,15 @@ func ParsePKCS8(der []byte) (s Set, seed []byte, err error) {
 func bothForm(s Set, choice []byte) ([]byte, error) {
 	both, ok := whole(choice, tagSequence)
 	if !ok {
-		return nil, errNoKey
+		return nil, ErrNoKey
 	}
 	seed, rest, ok := take(both, tagOctetString)
 	if !ok || len(seed) != s.SeedSize() {
-		return nil, errNoKey
+		return nil, ErrNoKey
 	}
 	expanded, ok := whole(rest, tagOctetString)
 	if !ok || len(expanded) != s.row().expanded {
-		return nil, errNoKey
+		return nil, ErrNoKey
 	}
 	again, err := expand(s, seed)
 	if err != nil || subtle.ConstantTimeCompare(again, expanded) != 1 {
