@@ -16,6 +16,7 @@ const (
 	MaxKeys              = 100_000 // of one account (AWS KMS quota; more is LimitExceeded)
 	MaxAliases           = 50      // of one key (AWS KMS quota; more is LimitExceeded)
 	MaxTags              = 50      // of one key (AWS KMS quota; more is LimitExceeded), and of one request (more is Tag)
+	MaxMaterials         = 512     // of one key: rotated every 90 days, in 120 years
 	ListedKeys           = 100     // a page of ListKeys, if the caller does not say
 	ListedAliases        = 50      // a page of ListAliases, if the caller does not say
 	ListedTags           = 50      // a page of ListResourceTags, if the caller does not say

@@ -43,6 +43,7 @@ func TestSpaces(t *testing.T) {
 		16: "key", 17: "material", 18: "alias", 19: "outbox", 20: "account", 21: "principal", 22: "client",
 		4: "anchor", 5: "name-key", 6: "domain-key", 7: "retired-root", 8: "token-key",
 		23: "account-key", 24: "key-alias", 25: "clock", 26: "slot-digest", 27: "name-owner", 28: "outbox-count", 29: "key-tags", 30: "token-keys", 31: "key-count",
+		32: "key-materials",
 	}
 	for i := range 256 {
 		s := keystore.Space(i)

@@ -22,52 +22,54 @@ const (
 
 // Spaces of sealed rows, 16 to 255.
 const (
-	SpaceKey         Space = 16 // service/kms: metadata of a key; key id 16 bytes
-	SpaceMaterial    Space = 17 // service/kms: one version of a key's secret; key id 16 bytes, material id
-	SpaceAlias       Space = 18 // service/kms: which key an alias names; account, alias name without "alias/"
-	SpaceOutbox      Space = 19 // access: audit record of a change not yet known to be in the log; event id 16 bytes
-	SpaceAccount     Space = 20 // service/iam: a tenant; account
-	SpacePrincipal   Space = 21 // service/iam: who may call; account, name
-	SpaceClient      Space = 22 // service/iam: whose a client's key is; SHA-256 of the public key
-	SpaceAccountKey  Space = 23 // service/kms: keys of an account; account, key id 16 bytes
-	SpaceKeyAlias    Space = 24 // service/kms: aliases of a key; key id 16 bytes, alias name without "alias/"
-	SpaceClock       Space = 25 // internal/rack: time that was reached; no component
-	SpaceSlotDigest  Space = 26 // domain: digest of the slot table; no component
-	SpaceNameOwner   Space = 27 // service/iam: account of the principal that has a name; name
-	SpaceOutboxCount Space = 28 // access: how many rows of SpaceOutbox there are; no component
-	SpaceKeyTags     Space = 29 // service/kms: all tags of a key; key id 16 bytes
-	SpaceTokenKeys   Space = 30 // domain: digests of the rows of SpaceTokenKey; no component
-	SpaceKeyCount    Space = 31 // service/kms: how many keys an account has; account
+	SpaceKey          Space = 16 // service/kms: metadata of a key; key id 16 bytes
+	SpaceMaterial     Space = 17 // service/kms: one version of a key's secret; key id 16 bytes, material id
+	SpaceAlias        Space = 18 // service/kms: which key an alias names; account, alias name without "alias/"
+	SpaceOutbox       Space = 19 // access: audit record of a change not yet known to be in the log; event id 16 bytes
+	SpaceAccount      Space = 20 // service/iam: a tenant; account
+	SpacePrincipal    Space = 21 // service/iam: who may call; account, name
+	SpaceClient       Space = 22 // service/iam: whose a client's key is; SHA-256 of the public key
+	SpaceAccountKey   Space = 23 // service/kms: keys of an account; account, key id 16 bytes
+	SpaceKeyAlias     Space = 24 // service/kms: aliases of a key; key id 16 bytes, alias name without "alias/"
+	SpaceClock        Space = 25 // internal/rack: time that was reached; no component
+	SpaceSlotDigest   Space = 26 // domain: digest of the slot table; no component
+	SpaceNameOwner    Space = 27 // service/iam: account of the principal that has a name; name
+	SpaceOutboxCount  Space = 28 // access: how many rows of SpaceOutbox there are; no component
+	SpaceKeyTags      Space = 29 // service/kms: all tags of a key; key id 16 bytes
+	SpaceTokenKeys    Space = 30 // domain: digests of the rows of SpaceTokenKey; no component
+	SpaceKeyCount     Space = 31 // service/kms: how many keys an account has; account
+	SpaceKeyMaterials Space = 32 // service/kms: what a key knows of its materials; key id 16 bytes
 )
 
 // firstSealed is the lowest space of sealed rows.
 const firstSealed Space = 16
 
 var spaceNames = map[Space]string{
-	SpaceBucket:      "bucket",
-	SpaceSlot:        "slot",
-	SpaceSlotTable:   "slot-table",
-	SpaceAnchor:      "anchor",
-	SpaceNameKey:     "name-key",
-	SpaceDomainKey:   "domain-key",
-	SpaceRetired:     "retired-root",
-	SpaceTokenKey:    "token-key",
-	SpaceKey:         "key",
-	SpaceMaterial:    "material",
-	SpaceAlias:       "alias",
-	SpaceOutbox:      "outbox",
-	SpaceAccount:     "account",
-	SpacePrincipal:   "principal",
-	SpaceClient:      "client",
-	SpaceAccountKey:  "account-key",
-	SpaceKeyAlias:    "key-alias",
-	SpaceClock:       "clock",
-	SpaceSlotDigest:  "slot-digest",
-	SpaceOutboxCount: "outbox-count",
-	SpaceNameOwner:   "name-owner",
-	SpaceKeyTags:     "key-tags",
-	SpaceTokenKeys:   "token-keys",
-	SpaceKeyCount:    "key-count",
+	SpaceBucket:       "bucket",
+	SpaceSlot:         "slot",
+	SpaceSlotTable:    "slot-table",
+	SpaceAnchor:       "anchor",
+	SpaceNameKey:      "name-key",
+	SpaceDomainKey:    "domain-key",
+	SpaceRetired:      "retired-root",
+	SpaceTokenKey:     "token-key",
+	SpaceKey:          "key",
+	SpaceMaterial:     "material",
+	SpaceAlias:        "alias",
+	SpaceOutbox:       "outbox",
+	SpaceAccount:      "account",
+	SpacePrincipal:    "principal",
+	SpaceClient:       "client",
+	SpaceAccountKey:   "account-key",
+	SpaceKeyAlias:     "key-alias",
+	SpaceClock:        "clock",
+	SpaceSlotDigest:   "slot-digest",
+	SpaceOutboxCount:  "outbox-count",
+	SpaceNameOwner:    "name-owner",
+	SpaceKeyTags:      "key-tags",
+	SpaceTokenKeys:    "token-keys",
+	SpaceKeyCount:     "key-count",
+	SpaceKeyMaterials: "key-materials",
 }
 
 // Known reports whether s stands in the table.

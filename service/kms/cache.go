@@ -166,7 +166,7 @@ func (c *cache) expire(now time.Time) {
 		s.mu.RLock()
 		for _, k := range s.kept {
 			if k != nil {
-				k.current.expire(now)
+				k.expire(now)
 			}
 		}
 		s.mu.RUnlock()

@@ -1,8 +1,10 @@
 package kms
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/api/kmsapi"
@@ -10,8 +12,8 @@ import (
 )
 
 // Check walks all rows of this package in the snapshot of r and calls problem
-// for each inconsistency, in words for the operator: a key without its material,
-// its listing or its tags, any of them without a key, a wrong count of tags, an alias that names no key of its account
+// for each inconsistency, in words for the operator: a key without a material that
+// it should have, without its listing or its tags, any of them without a key, a wrong count of tags or materials, an alias that names no key of its account
 // or is not listed under it, a listing without its alias, a wrong count of aliases
 // or of an account's keys,
 // a row that cannot be read, material that does not give its id.
@@ -28,6 +30,7 @@ func (s *Service) Check(ctx context.Context, r keystore.Reader, problem func(str
 	}{
 		{keystore.SpaceKey, len(api.KeyID{}), -1, c.key},
 		{keystore.SpaceKeyCount, len(api.AccountID{}), -1, c.count},
+		{keystore.SpaceKeyMaterials, len(api.KeyID{}), -1, c.materials},
 		{keystore.SpaceMaterial, len(api.KeyID{}), 32, c.material},
 		{keystore.SpaceKeyTags, len(api.KeyID{}), -1, c.tags},
 		{keystore.SpaceAccountKey, len(api.AccountID{}), len(api.KeyID{}), c.listing},
@@ -74,15 +77,24 @@ type checker struct {
 
 // checkedKey is what is known of a key: what its row says, and what was found.
 type checkedKey struct {
-	account  api.AccountID
-	spec     kmsapi.KeySpec
-	current  [32]byte // KeyMaterialId
-	aliases  uint16
-	found    uint16 // aliases that name it
-	tags     uint16
-	tagged   int // tags that it has
-	listed   bool
-	material bool
+	account   api.AccountID
+	spec      kmsapi.KeySpec
+	state     kmsapi.KeyState
+	current   []byte // KeyMaterialId; empty for none
+	entries   uint16 // of its row of materials, that it counts
+	aliases   uint16
+	found     uint16 // aliases that name it
+	tags      uint16
+	tagged    int // tags that it has
+	listed    bool
+	wrong     bool // its row of materials cannot be that of the key, which was said
+	materials []checkedMaterial
+}
+
+// checkedMaterial is a material that a key knows of.
+type checkedMaterial struct {
+	id          [32]byte
+	here, found bool // its secret should be there, and is
 }
 
 func (c *checker) reportf(format string, args ...any) { c.problem(fmt.Sprintf(format, args...)) }
@@ -94,7 +106,37 @@ func (c *checker) key(n keystore.Name, parts []string, value []byte) {
 		return
 	}
 	c.owned[account]++
-	c.keys[api.KeyID([]byte(parts[0]))] = &checkedKey{account: account, spec: row.Spec, current: [32]byte(row.Current), aliases: row.Aliases, tags: row.Tags}
+	k := &checkedKey{account: account, spec: row.Spec, state: row.State, current: row.Current, entries: row.Materials, aliases: row.Aliases, tags: row.Tags}
+	if len(k.current) > 0 && k.entries == 0 {
+		k.materials = []checkedMaterial{{id: [32]byte(k.current), here: true}}
+	}
+	c.keys[api.KeyID([]byte(parts[0]))] = k
+}
+
+// materials comes behind all keys, and before the secrets.
+func (c *checker) materials(n keystore.Name, parts []string, value []byte) {
+	k := c.keys[api.KeyID([]byte(parts[0]))]
+	if k == nil {
+		c.reportf("%s: there is no such key", n)
+		return
+	}
+	m, err := parseMaterialsRow(value)
+	if err != nil {
+		k.wrong = true
+		c.reportf("%s: %v", n, err)
+		return
+	}
+	for i := range m {
+		k.materials = append(k.materials, checkedMaterial{id: [32]byte(m[i].ID), here: m[i].here()})
+	}
+	switch {
+	case int(k.entries) != len(m):
+		c.reportf("%s: it has %d materials, and the key counts %d", n, len(m), k.entries)
+	case !bytes.Equal(m.in(kmsapi.MaterialCurrent).ID, k.current):
+		c.reportf("%s: %x is current, and for the key %x", n, m.in(kmsapi.MaterialCurrent).ID, k.current)
+	case !m.whole() && usableStates&(1<<k.state) != 0:
+		c.reportf("%s: the key is %s and lacks material", n, k.state)
+	}
 }
 
 // count comes behind all keys. An account of before there were such rows has none until its next key is made.
@@ -110,18 +152,21 @@ func (c *checker) count(n keystore.Name, parts []string, value []byte) {
 func (c *checker) material(n keystore.Name, parts []string, value []byte) {
 	id, name := api.KeyID([]byte(parts[0])), [32]byte([]byte(parts[1]))
 	k := c.keys[id]
-	switch {
-	case k == nil:
+	if k == nil {
 		c.reportf("%s: there is no such key", n)
-	case name != k.current:
-		c.reportf("%s: the key's material is %x", n, k.current)
-	default:
-		k.material = true
+		return
+	}
+	i := slices.IndexFunc(k.materials, func(m checkedMaterial) bool { return m.id == name })
+	switch {
+	case i >= 0 && k.materials[i].here:
+		k.materials[i].found = true
 		if err := checkMaterialRow(value, k.spec); err != nil {
 			c.reportf("%s: %v", n, err)
 		} else if materialID(id, value[1:]) != name {
 			c.reportf("%s: the material does not give its id", n)
 		}
+	case !k.wrong:
+		c.reportf("%s: the key should not have this material", n)
 	}
 }
 
@@ -195,8 +240,13 @@ func (c *checker) listedValue(n keystore.Name, value []byte) {
 // finish reports what was looked for and not found.
 func (c *checker) finish() {
 	for id, k := range c.keys {
-		if !k.material {
-			c.reportf("key %s: its material %x is missing", id, k.current)
+		if k.entries > 0 && len(k.materials) == 0 && !k.wrong {
+			c.reportf("key %s: it counts %d materials, and has no row of them", id, k.entries)
+		}
+		for i := range k.materials {
+			if m := &k.materials[i]; m.here && !m.found {
+				c.reportf("key %s: its material %x is missing", id, m.id)
+			}
 		}
 		if !k.listed {
 			c.reportf("key %s: it is not listed under its account %s", id, k.account)

@@ -46,6 +46,24 @@ func (d *damaged) tag(name string) {
 	}
 }
 
+// rotate gives the first key a second material.
+func (d *damaged) rotate() {
+	d.tb.Helper()
+	if err := kms.AddMaterial(d.tb, d.r.KMS(), d.a, kmsapi.MaterialCurrent, newSecret(d.tb)); err != nil {
+		d.tb.Fatal(err)
+	}
+}
+
+// current returns which material of the first key is current.
+func (d *damaged) current() string {
+	d.tb.Helper()
+	out, err := client.Do(d.tb.Context(), d.r.Client, kmsapi.DescribeKey, &kmsapi.DescribeKeyRequest{KeyId: ref(d.a.String())})
+	if err != nil {
+		d.tb.Fatal(err)
+	}
+	return unhex(d.tb, out.KeyMetadata.CurrentKeyMaterialId)
+}
+
 func account(a api.AccountID) string { return string(a[:]) }
 
 func id(k api.KeyID) string { return string(k[:]) }
@@ -56,7 +74,7 @@ func TestCheckFindsEveryInconsistency(t *testing.T) {
 	name := keystore.MakeName
 	mine, other := account(racktest.Account), account(racktest.Other)
 	const key, material, listing, alias, mirror = keystore.SpaceKey, keystore.SpaceMaterial, keystore.SpaceAccountKey, keystore.SpaceAlias, keystore.SpaceKeyAlias
-	const keyTags, keyCount = keystore.SpaceKeyTags, keystore.SpaceKeyCount
+	const keyTags, keyCount, keyMaterials = keystore.SpaceKeyTags, keystore.SpaceKeyCount, keystore.SpaceKeyMaterials
 	unknown := string(make([]byte, 16))
 	for what, c := range map[string]struct {
 		damage func(d *damaged)
@@ -91,9 +109,43 @@ func TestCheckFindsEveryInconsistency(t *testing.T) {
 		"an alias's row":        {func(d *damaged) { d.put(name(alias, mine, "a"), "\xa0") }, []string{"alias row", "no such alias names", "counts 1 aliases"}},
 		"a material's row":      {func(d *damaged) { d.put(name(material, id(d.a), d.ma), "\x02") }, []string{"is not material of a SYMMETRIC_DEFAULT key"}},
 		"other material":        {func(d *damaged) { d.put(name(material, id(d.a), d.ma), "\x01"+strings.Repeat("x", 32)) }, []string{"does not give its id"}},
-		"material too many":     {func(d *damaged) { d.put(name(material, id(d.a), d.mb), "\x01"+strings.Repeat("x", 32)) }, []string{"the key's material is"}},
-		"material of no key":    {func(d *damaged) { d.put(name(material, unknown, d.ma), "\x01"+strings.Repeat("x", 32)) }, []string{"there is no such key"}},
-		"tags":                  {func(d *damaged) { d.tag("x") }, nil},
+		"material too many":     {func(d *damaged) { d.put(name(material, id(d.a), d.mb), "\x01"+strings.Repeat("x", 32)) }, []string{"should not have this material"}},
+		"a rotated key":         {func(d *damaged) { d.rotate() }, nil},
+		"an imported key": {func(d *damaged) {
+			d.rotate()
+			kms.RemoveMaterial(d.tb, d.r.KMS(), d.a, d.ma)
+		}, nil},
+		"no past material": {func(d *damaged) {
+			d.rotate()
+			d.remove(name(material, id(d.a), d.ma))
+		}, []string{"its material"}},
+		"material that was removed": {func(d *damaged) {
+			d.rotate()
+			kms.RemoveMaterial(d.tb, d.r.KMS(), d.a, d.ma)
+			d.put(name(material, id(d.a), d.ma), "\x01"+strings.Repeat("x", 32))
+		}, []string{"should not have this material"}},
+		"a key that lacks material": {func(d *damaged) {
+			d.rotate()
+			kms.RemoveMaterial(d.tb, d.r.KMS(), d.a, d.ma)
+			kms.SetState(d.tb, d.r.KMS(), d.a, kmsapi.StateEnabled)
+		}, []string{"is Enabled and lacks material"}},
+		"no materials": {func(d *damaged) {
+			d.rotate()
+			d.remove(name(keyMaterials, id(d.a)))
+		}, []string{"counts 2 materials, and has no row", "should not have this", "should not have this"}},
+		"materials not counted": {func(d *damaged) {
+			d.rotate()
+			kms.CountMaterials(d.tb, d.r.KMS(), d.a, 3, d.current())
+		}, []string{"has 2 materials, and the key counts 3"}},
+		"another current material": {func(d *damaged) {
+			d.rotate()
+			kms.CountMaterials(d.tb, d.r.KMS(), d.a, 2, d.ma)
+		}, []string{"is current, and for the key"}},
+		"materials of no key":  {func(d *damaged) { d.put(name(keyMaterials, unknown), "\xa0") }, []string{"there is no such key"}},
+		"a materials' row":     {func(d *damaged) { d.put(name(keyMaterials, id(d.b)), "\xa2\x00\x02\x01\x80") }, []string{"materials row has format 2"}},
+		"a long materials row": {func(d *damaged) { d.put(name(keyMaterials, id(d.b), "x"), "\xa0") }, []string{"rows of this space have other names"}},
+		"material of no key":   {func(d *damaged) { d.put(name(material, unknown, d.ma), "\x01"+strings.Repeat("x", 32)) }, []string{"there is no such key"}},
+		"tags":                 {func(d *damaged) { d.tag("x") }, nil},
 		"no tags": {func(d *damaged) {
 			d.tag("x")
 			kms.SetTags(d.tb, d.r.KMS(), d.a, nil)

@@ -119,14 +119,7 @@ func (s *Service) putKey(tx keystore.Tx, k *key, secret []byte) error {
 	if err != nil {
 		return err
 	}
-	value, err := securemem.New(1 + len(secret))
-	if err != nil {
-		return err
-	}
-	defer value.Free()
-	value.Bytes()[0] = byte(k.row.Spec)
-	copy(value.Bytes()[1:], secret)
-	if err := tx.Put(materialName(k.id, k.row.Current), value.Bytes()); err != nil {
+	if err := putMaterial(tx, k.id, k.row.Spec, k.row.Current, secret); err != nil {
 		return err
 	}
 	if err := tx.Put(listingName(k.account, k.id), listed); err != nil {

@@ -84,9 +84,9 @@ func (s *Service) open(c *access.Call, k *key, blob, encryptionContext []byte) (
 	if !ok {
 		return nil, nil, errInvalidCiphertext
 	}
-	m := k.material(h.MaterialID)
-	if m == nil {
-		return nil, nil, errInvalidCiphertext
+	m, err := s.material(c, k, h.MaterialID)
+	if err != nil {
+		return nil, nil, err
 	}
 	bound := api.EncryptionContext(encryptionContext).Canonical()
 	dst, scratch := c.Bytes(len(blob) - seal.Overhead)[:0], c.Bytes(seal.Scratch + len(bound))[:0]

@@ -2,9 +2,7 @@ package kms
 
 import (
 	"fmt"
-	"sync"
 	"time"
-	"weak"
 
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/internal/securemem"
@@ -44,39 +42,11 @@ func (e *expansions) use(m *material, key api.KeyID, row *spec, now time.Time) (
 	return x.as, nil
 }
 
-// expansions bounds how many materials are expanded, by the CLOCK algorithm. It
-// keeps none of them alive. Safe for concurrent use.
-type expansions struct {
-	most int
+// expansions bounds how many materials are expanded. Safe for concurrent use.
+type expansions struct{ ring[material, *material] }
 
-	mu   sync.Mutex               // taken after a material's
-	ring []weak.Pointer[material] // guarded by mu; at most most
-	hand int                      // guarded by mu
-}
+func (m *material) counted() *bool { return &m.inRing }
 
-// keep counts m, once, at the expense of one that was not used since the hand last passed.
-func (e *expansions) keep(m *material) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if m.counted {
-		return
-	}
-	m.counted = true
-	if len(e.ring) < e.most {
-		e.ring = append(e.ring, weak.Make(m))
-		return
-	}
-	for {
-		e.hand = (e.hand + 1) % len(e.ring)
-		old := e.ring[e.hand].Value() // nil once nobody uses it
-		if old != nil && old.expanded.Load() != nil && old.hot.Swap(false) {
-			continue
-		}
-		if old != nil {
-			old.expanded.Store(nil)
-			old.counted = false
-		}
-		e.ring[e.hand] = weak.Make(m)
-		return
-	}
-}
+func (m *material) used() bool { return m.expanded.Load() != nil && m.hot.Swap(false) }
+
+func (m *material) evict() { m.expanded.Store(nil) }

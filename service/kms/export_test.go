@@ -1,7 +1,9 @@
 package kms
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"hash"
 	"testing"
 
@@ -156,6 +158,67 @@ func Secret(tb testing.TB, s *Service, id api.KeyID) (secret []byte) {
 		tb.Fatal(err)
 	}
 	return secret
+}
+
+// AddMaterial gives a key a material in a state, as imports and rotations do.
+func AddMaterial(tb testing.TB, s *Service, id api.KeyID, state kmsapi.KeyMaterialState, secret []byte) error {
+	tb.Helper()
+	material := materialID(id, secret)
+	return editMaterials(tb, s, id, func(tx keystore.Tx, r *keyRow) error {
+		return addMaterial(tx, id, r, materialEntry{ID: material[:], State: state, Import: kmsapi.Imported}, secret)
+	})
+}
+
+// FillMaterials gives a key as many materials as it may have, of which it waits for all but one.
+func FillMaterials(tb testing.TB, s *Service, id api.KeyID) {
+	tb.Helper()
+	err := editMaterials(tb, s, id, func(tx keystore.Tx, r *keyRow) error {
+		m, err := materialsOf(tx, id, r)
+		for i := len(m); err == nil && i < api.MaxMaterials; i++ {
+			name := sha256.Sum256([]byte{byte(i), byte(i >> 8)})
+			m = append(m, materialEntry{ID: name[:], State: kmsapi.MaterialNonCurrent, Import: kmsapi.PendingImport})
+		}
+		return errors.Join(err, putMaterials(tx, id, r, m))
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// RemoveMaterial takes the secret of a material from a key.
+func RemoveMaterial(tb testing.TB, s *Service, id api.KeyID, material string) {
+	tb.Helper()
+	if err := editMaterials(tb, s, id, func(tx keystore.Tx, r *keyRow) error { return removeMaterial(tx, id, r, []byte(material)) }); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// RestoreMaterial gives a key the secret of a material back.
+func RestoreMaterial(tb testing.TB, s *Service, id api.KeyID, material string, secret []byte) error {
+	tb.Helper()
+	return editMaterials(tb, s, id, func(tx keystore.Tx, r *keyRow) error {
+		return restoreMaterial(tx, id, r, []byte(material), secret, func(e *materialEntry) { e.Description = "again" })
+	})
+}
+
+func editMaterials(tb testing.TB, s *Service, id api.KeyID, change func(keystore.Tx, *keyRow) error) error {
+	tb.Helper()
+	_, err := s.store.Update(tb.Context(), func(tx keystore.Tx) error {
+		return s.changeKey(tx, &key{id: id}, func(r *keyRow) error { return change(tx, r) })
+	})
+	return err
+}
+
+// MaterialID returns the KeyMaterialId of a secret.
+func MaterialID(id api.KeyID, secret []byte) [32]byte { return materialID(id, secret) }
+
+// ErrShortTaken is what AddMaterial returns for a short id that the key knows already.
+var ErrShortTaken = errShortTaken
+
+// CountMaterials writes into a key's row how many materials it has, and which is current.
+func CountMaterials(tb testing.TB, s *Service, id api.KeyID, n uint16, current string) {
+	tb.Helper()
+	edit(tb, s, id, func(r *keyRow) { r.Materials, r.Current = n, []byte(current) })
 }
 
 // SetAliases makes a key count another number of aliases than it has.

@@ -25,8 +25,9 @@ type key struct {
 	row     keyRow
 	tags    map[string]string // value by key: for aws:ResourceTag and for lists; immutable, nil = none
 	rules   *policy.Rules
-	current *material
-	since   atomic.Bool // used since the cache's hand last passed
+	current *material      // nil = it is not there, and the key's state says so
+	past    []pastMaterial // those that are not current; nil = there was only ever one
+	since   atomic.Bool    // used since the cache's hand last passed
 }
 
 func (k *key) referred() *atomic.Bool { return &k.since }
@@ -49,14 +50,6 @@ func (k *key) usable(a kmsapi.EncryptionAlgorithm) error {
 	return nil
 }
 
-// material returns the material with a short id, or nil.
-func (k *key) material(short [4]byte) *material {
-	if k.current.short() == short {
-		return k.current
-	}
-	return nil
-}
-
 // metadata returns what CreateKey and its like answer.
 func (k *key) metadata() kmsapi.KeyMetadata { return k.row.metadata(k.id, k.account, k.arn) }
 
@@ -71,9 +64,10 @@ type keyRow struct {
 	Origin      kmsapi.KeyOrigin  `cbor:"6,keyasint"`
 	State       kmsapi.KeyState   `cbor:"7,keyasint"`
 	Manager     kmsapi.KeyManager `cbor:"8,keyasint"`
-	Current     []byte            `cbor:"9,keyasint"`            // KeyMaterialId, 32 bytes
+	Current     []byte            `cbor:"9,keyasint"`            // KeyMaterialId, 32 bytes; none until the first material is imported
 	Aliases     uint16            `cbor:"10,keyasint"`           // how many aliases name the key
 	Tags        uint16            `cbor:"11,keyasint,omitempty"` // how many tags it has; they are a row of their own
+	Materials   uint16            `cbor:"13,keyasint,omitempty"` // how many entries its row of materials has; 0 = there is no such row
 }
 
 const keyFormat = 1
@@ -83,8 +77,11 @@ func parseKeyRow(b []byte) (r keyRow, account api.AccountID, err error) {
 	if err := cbor.Unmarshal(b, &r); err != nil {
 		return r, account, fmt.Errorf("key row: %w", err)
 	}
-	if r.Format != keyFormat || len(r.Current) != 32 {
+	if r.Format != keyFormat {
 		return r, account, fmt.Errorf("key row has format %d, want %d", r.Format, keyFormat)
+	}
+	if n := len(r.Current); n != 32 && (n != 0 || r.Origin != kmsapi.OriginExternal || r.Materials != 0 || usableStates&(1<<r.State) != 0) {
+		return r, account, fmt.Errorf("key row has a material id of %d bytes, origin %d and state %d, which no key has", n, r.Origin, r.State)
 	}
 	if row := specOf(r.Spec); row == nil || row.offers[r.Usage].none() {
 		return r, account, fmt.Errorf("key row has spec %d and usage %d, which no key has", r.Spec, r.Usage)
@@ -147,7 +144,7 @@ func materialName(id api.KeyID, material []byte) keystore.Name {
 // keyOfRow returns which key a row belongs to.
 func keyOfRow(n keystore.Name) (id api.KeyID, ok bool) {
 	switch n.Space() {
-	case keystore.SpaceKey, keystore.SpaceMaterial, keystore.SpaceKeyTags:
+	case keystore.SpaceKey, keystore.SpaceMaterial, keystore.SpaceKeyTags, keystore.SpaceKeyMaterials:
 	default:
 		return id, false
 	}
@@ -158,7 +155,7 @@ func keyOfRow(n keystore.Name) (id api.KeyID, ok bool) {
 	return api.KeyID([]byte(parts[0])), true
 }
 
-// readKey reads a key, its tags and its material.
+// readKey reads a key, its tags and its current material.
 func (s *Service) readKey(r keystore.Reader, id api.KeyID) (*key, error) {
 	b, err := r.Get(keyName(id))
 	if err != nil {
@@ -172,19 +169,41 @@ func (s *Service) readKey(r keystore.Reader, id api.KeyID) (*key, error) {
 	if k.tags, err = readTags(r, id, k.row.Tags); err != nil {
 		return nil, err
 	}
-	k.current, err = s.readMaterial(r, k)
-	return k, err
-}
-
-// readMaterial copies the current material of k into locked memory and checks
-// that it is what its id says.
-func (s *Service) readMaterial(r keystore.Reader, k *key) (*material, error) {
-	b, err := r.Get(materialName(k.id, k.row.Current))
+	m, err := storedMaterials(r, id, &k.row)
+	if err != nil {
+		return nil, err
+	}
+	k.past = pastOf(m)
+	if current := m.in(kmsapi.MaterialCurrent); len(k.row.Current) == 0 || current != nil && !current.here() {
+		return k, k.lacking()
+	}
+	if m != nil && !m.whole() {
+		if err := k.lacking(); err != nil {
+			return nil, err
+		}
+	}
+	k.current, err = s.readMaterial(r, k, k.row.Current)
 	if errors.Is(err, keystore.ErrNotFound) { // the key is there
 		err = fmt.Errorf("%w: there is none", keystore.ErrDamaged)
 	}
+	return k, err
+}
+
+// lacking returns an error for a key that lacks a material and is in a state in which
+// it would be used: what comes behind the state relies on it.
+func (k *key) lacking() error {
+	if usableStates&(1<<k.row.State) == 0 {
+		return nil
+	}
+	return fmt.Errorf("key %s is %s and lacks material", k.id, k.row.State)
+}
+
+// readMaterial copies a material of k into locked memory and checks that it is what
+// its id says. It returns keystore.ErrNotFound where there is no such row.
+func (s *Service) readMaterial(r keystore.Reader, k *key, id []byte) (*material, error) {
+	b, err := r.Get(materialName(k.id, id))
 	if err != nil {
-		return nil, fmt.Errorf("material: %w", err)
+		return nil, fmt.Errorf("material %x: %w", id, err)
 	}
 	if err := checkMaterialRow(b, k.row.Spec); err != nil {
 		return nil, err
@@ -193,7 +212,7 @@ func (s *Service) readMaterial(r keystore.Reader, k *key) (*material, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newMaterial(k.id, [32]byte(k.row.Current), secret, s.keys.budget(k.account))
+	return newMaterial(k.id, [32]byte(id), secret, s.keys.budget(k.account))
 }
 
 // checkMaterialRow checks that a material's row is one of a key of that spec.

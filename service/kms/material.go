@@ -27,7 +27,7 @@ type material struct {
 	kept    *keptKeys                  // of old messages
 
 	expanded atomic.Pointer[expanded] // nil at first, and where expansions needed the room
-	counted  bool                     // by expansions, guarded by its mu
+	inRing   bool                     // of expansions, guarded by its mu
 	hot      atomic.Bool              // expanded was used since the hand of expansions last passed
 }
 

@@ -144,6 +144,7 @@ func (s *Service) load(ctx context.Context, id api.KeyID) (*key, error) {
 // room, which the next try finds.
 func (s *Service) noMemory(err error) error {
 	s.keys.shed()
+	s.pasts.shed()
 	runtime.GC() // their memory is freed once the collector has seen that nobody uses it
 	return &api.Error{Kind: api.KindUnavailable, Reason: "memory", RetryAfter: 100 * time.Millisecond, Err: err,
 		Message: "the locked memory for keys is full; try again, and let the operator raise its limit"}

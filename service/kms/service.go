@@ -35,6 +35,7 @@ type Service struct {
 	keys       *cache
 	aliases    *aliases
 	expansions expansions
+	pasts      pasts
 	mostKeys   uint64       // of one account
 	damaged    atomic.Int64 // materials found changed in memory
 	counted    sync.Map     // api.AccountID: the account has a row that counts its keys
@@ -59,10 +60,11 @@ type Config struct {
 // New returns a service, which follows the store's changes until ctx ends. From
 // the end of that watch on, for whatever reason, no key is served from memory.
 func New(ctx context.Context, cfg Config) (*Service, error) {
+	most := cacheSize(cmp.Or(cfg.CachedKeys, api.CachedKeys))
 	s := &Service{
 		store: cfg.Store, realm: cfg.Realm, logger: cfg.Logger, markers: cfg.MarkerKey,
-		keys: newCache(cacheSize(cmp.Or(cfg.CachedKeys, api.CachedKeys))), aliases: newAliases(cmp.Or(cfg.CachedAliases, api.CachedAliases)), ready: make(chan struct{}), ended: make(chan error, 1),
-		expansions: expansions{most: api.ExpandedKeys}, mostKeys: uint64(cmp.Or(cfg.MaxKeys, api.MaxKeys)),
+		keys: newCache(most), aliases: newAliases(cmp.Or(cfg.CachedAliases, api.CachedAliases)), ready: make(chan struct{}), ended: make(chan error, 1),
+		expansions: expansions{ring[material, *material]{most: api.ExpandedKeys}}, pasts: pasts{most: max(1, most/2)}, mostKeys: uint64(cmp.Or(cfg.MaxKeys, api.MaxKeys)),
 	}
 	var now keystore.Revision
 	if err := s.store.View(ctx, func(r keystore.Reader) error { now = r.Revision(); return nil }); err != nil {
