@@ -46,7 +46,7 @@ func outcome(err error) string {
 
 // makeKDF makes a vector for each label, and two for the KDF's own edges.
 func makeKDF(t *testing.T, m *maker) {
-	contexts := map[string]int{"m1": 44, "k1": 0, "i1": 16, "w1": 16, "r1": 46, "s1": 0, "n1": 16, "a1": 33, "d1": 16, "l1": 16, "e1": 48, "e2": 33, "p1": 16}
+	contexts := map[string]int{"m1": 44, "k1": 0, "i1": 16, "w1": 16, "r1": 46, "s1": 0, "n1": 16, "a1": 33, "d1": 16, "l1": 16, "e1": 48, "e2": 33, "p1": 16, "o1": 16, "o2": 24}
 	for _, l := range labelsOfSeal(t) {
 		bits := 256
 		if l.label == "k1" {

@@ -22,13 +22,15 @@ var (
 	LabelRecord     = Label{'r', '1'} // bucket key: prk of one record; appliance id 16 ‖ bucket 2 ‖ number 4 ‖ salt 24
 	LabelState      = Label{'s', '1'} // domain key: key of bucket digests and of the state root; appliance id 16
 	LabelName       = Label{'n', '1'} // domain key: key of name hashes; appliance id 16
-	LabelToken      = Label{'t', '1'} // domain key: key of session, grant and import tokens; fixed by its first user
+	LabelToken      = Label{'t', '1'} // domain key: key of session and grant tokens; fixed by its first user
 	LabelAudit      = Label{'a', '1'} // token key: first MAC key of an audit log's start; nonce 32
 	LabelDomainKey  = Label{'d', '1'} // domain key: key that seals the version before it; appliance id 16
 	LabelSlotTable  = Label{'l', '1'} // domain key: MAC key of the slot table; appliance id 16
 	LabelSlot       = Label{'e', '1'} // token root: the token's factor of a slot's KEK; slot id 16 ‖ salt 32
 	LabelSlotKEK    = Label{'e', '2'} // factors of a slot, in order: its KEK; slot type 1 ‖ slot id 16 ‖ appliance id 16
 	LabelMarker     = Label{'p', '1'} // domain key: MAC key of page markers 32; appliance id 16
+	LabelImport     = Label{'o', '1'} // domain key: key that seals import tokens 32; appliance id 16
+	LabelImportPRK  = Label{'o', '2'} // key that seals import tokens: prk of one; salt 24
 )
 
 // inputRoom is enough for the KDF input of every label above; a longer context only costs an allocation.

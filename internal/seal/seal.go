@@ -1,7 +1,7 @@
 // Package seal holds the one key derivation function of the product and the one way data is sealed with what it derives:
-// messages, which callers keep, and records, which the store keeps. Read KDF, MessageKey and Place first.
+// messages and tokens, which callers keep, and records, which the store keeps. Read KDF, MessageKey and Place first.
 //
-// Both kinds of ciphertext commit to key, header and context (CMT-4 of Bellare and Hoang, "Efficient Schemes for
+// All kinds of ciphertext commit to key, header and context (CMT-4 of Bellare and Hoang, "Efficient Schemes for
 // Committing Authenticated Encryption", 2022): plain AES-GCM does not, and whoever knows a key can make one GCM
 // ciphertext that opens under two contexts. Every key used with AES-GCM here is derived with a fresh 192-bit salt, as in
 // Campagna and Gueron, "Key Management Systems at the Cloud Scale" (2019), so no count of IVs is kept across keys.
@@ -35,6 +35,18 @@
 //	  73+n     16  GCM tag; additional data = the 61 bytes before the IV ‖ full name
 //
 // with prk = KDF(bucket key, "r1", appliance id 16 ‖ bucket 2 ‖ number 4 ‖ salt 24, 256) and Ke, Kc as above.
+//
+// A token, format 3, is 85 bytes longer than its plaintext:
+//
+//	offset  bytes
+//	     0      1  format, 03
+//	     1     24  salt
+//	    25     32  commitment = HMAC-SHA-256(Kc, context)
+//	    57     12  IV
+//	    69      n  AES-256-GCM ciphertext under Ke, n may be 0
+//	  69+n     16  GCM tag; additional data = the 57 bytes before the IV ‖ context
+//
+// with prk = KDF(key, label of the kind of token, salt, 256) and Ke, Kc as above.
 package seal
 
 import (
