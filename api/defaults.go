@@ -33,6 +33,7 @@ const (
 	OpenKeysPerAccount = 16_384 // of all keys of an account
 	CachedKeys         = 65_536 // keys whose material is kept in memory
 	ExpandedKeys       = 4096   // of them those that are kept ready for MACs and signatures
+	ExpandedLattices   = 512    // and those of ML-DSA, some 100 kB each, and ML-KEM
 	CachedAliases      = 65_536 // aliases whose targets are kept in memory
 )
 

@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/keyrack/keyrack/access"
 	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/api/kmsapi"
 	"github.com/keyrack/keyrack/internal/securemem"
+	"github.com/keyrack/keyrack/internal/work"
 )
 
 // expanded is a secret in the form that the standard library works with, on the Go
@@ -14,6 +17,28 @@ import (
 type expanded struct {
 	as    any // what the spec's expand returned
 	until time.Time
+}
+
+// asymmetric is what the secret of an asymmetric key is expanded to.
+type asymmetric interface {
+	publicKey() []byte // DER SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7)
+}
+
+// expand returns what the current secret of an asymmetric key is expanded to, on a
+// worker for what takes the processor's time.
+func (s *Service) expand(c *access.Call, k *key) (any, error) {
+	if err := c.Need(work.Compute); err != nil {
+		return nil, err
+	}
+	kept := &s.expansions
+	if k.row.Spec >= kmsapi.KeySpecMLDSA44 {
+		kept = &s.lattices
+	}
+	as, err := kept.use(k.current, k.id, specOf(k.row.Spec), c.Now())
+	if err != nil {
+		return nil, s.damagedMaterial(k, err)
+	}
+	return as, nil
 }
 
 // use returns what m is expanded to, made anew if there is nothing or its time is over.

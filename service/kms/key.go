@@ -123,6 +123,7 @@ func (r *keyRow) metadata(id api.KeyID, account api.AccountID, arn string) kmsap
 		Enabled: r.State == kmsapi.StateEnabled, Description: r.Description, KeyUsage: r.Usage, KeyState: r.State,
 		Origin: r.Origin, KeyManager: r.Manager, CustomerMasterKeySpec: r.Spec, KeySpec: r.Spec,
 		EncryptionAlgorithms: can.encryption, MacAlgorithms: can.mac, SigningAlgorithms: can.signing,
+		EncapsulationAlgorithms: can.kem,
 	}
 	if r.Spec == kmsapi.KeySpecSymmetricDefault {
 		m.CurrentKeyMaterialId = fmt.Sprintf("%x", r.Current)

@@ -11,8 +11,6 @@ import (
 func later(g *access.Gate) []access.Route {
 	return []access.Route{
 		to(g, kmsapi.DeriveSharedSecret),
-		to(g, kmsapi.Encapsulate),
-		to(g, kmsapi.Decapsulate),
 		to(g, kmsapi.GenerateDataKeyPair),
 		to(g, kmsapi.GenerateDataKeyPairWithoutPlaintext),
 		to(g, kmsapi.ScheduleKeyDeletion),

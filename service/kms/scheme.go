@@ -10,6 +10,7 @@ import (
 
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/api/kmsapi"
+	"github.com/keyrack/keyrack/internal/pq"
 )
 
 // scheme is what a SigningAlgorithm means: a row of schemes.
@@ -25,8 +26,8 @@ var either, rawOnly, digestOnly = []kmsapi.MessageType{kmsapi.MessageRaw, kmsapi
 
 // schemes is the table of signatures (AWS KMS developer guide, "Key spec
 // reference"): RSASSA-PSS and RSASSA-PKCS1-v1_5 of RFC 8017 with MGF1 and a salt of
-// the same hash, ECDSA of FIPS 186-5 in DER, Ed25519 and Ed25519ph of RFC 8032. AWS's
-// Ed25519ph takes a digest for its message, and so hashes it again.
+// the same hash, ECDSA of FIPS 186-5 in DER, Ed25519 and Ed25519ph of RFC 8032, ML-DSA
+// of FIPS 204 with an empty context. AWS's Ed25519ph takes a digest for its message, and so hashes it again.
 var schemes = [...]scheme{
 	kmsapi.RSASSAPSSSHA256:      pss(crypto.SHA256),
 	kmsapi.RSASSAPSSSHA384:      pss(crypto.SHA384),
@@ -39,6 +40,19 @@ var schemes = [...]scheme{
 	kmsapi.ECDSASHA512:          hashed(crypto.SHA512),
 	kmsapi.ED25519SHA512:        {crypto.SHA512, rawOnly, true, false, &ed25519.Options{}},
 	kmsapi.ED25519PHSHA512:      {crypto.SHA512, digestOnly, false, true, &ed25519.Options{Hash: crypto.SHA512}},
+	kmsapi.MLDSASHAKE256:        {crypto.SHA512, rawOnly, true, false, pq.Message},
+}
+
+// externalMu is ML_DSA_SHAKE_256 of a message whose representative mu was computed
+// elsewhere (FIPS 204, algorithm 7, line 6).
+var externalMu = scheme{crypto.SHA512, []kmsapi.MessageType{kmsapi.MessageExternalMu}, true, false, pq.Mu}
+
+// schemeOf returns the scheme of an algorithm for a type of message.
+func schemeOf(name kmsapi.SigningAlgorithm, t kmsapi.MessageType) *scheme {
+	if name == kmsapi.MLDSASHAKE256 && t == kmsapi.MessageExternalMu {
+		return &externalMu
+	}
+	return &schemes[name]
 }
 
 func hashed(h crypto.Hash) scheme { return scheme{h, either, false, false, h} }
@@ -65,6 +79,9 @@ func (a *scheme) accepts(name kmsapi.SigningAlgorithm, t kmsapi.MessageType, mes
 		}
 		if t == kmsapi.MessageDigest && len(message) != a.hash.Size() {
 			return api.Errorf(api.KindValidation, "Digest is invalid length for algorithm %s.", name)
+		}
+		if t == kmsapi.MessageExternalMu && len(message) != pq.MuSize {
+			return api.Errorf(api.KindValidation, "Message is invalid length for MessageType %s: it has %d bytes, a mu has %d.", t, len(message), pq.MuSize)
 		}
 		return nil
 	}
@@ -100,6 +117,8 @@ func (a *scheme) valid(public crypto.PublicKey, input, signature []byte) bool {
 		return ecdsa.VerifyASN1(public, input, signature)
 	case ed25519.PublicKey:
 		return ed25519.VerifyWithOptions(public, input, signature, a.opts.(*ed25519.Options)) == nil
+	case *pq.VerifyingKey:
+		return public.Valid(input, signature, a.opts)
 	}
 	return false
 }

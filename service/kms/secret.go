@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"hash"
 	"math/big"
+
+	"github.com/keyrack/keyrack/internal/pq"
 )
 
 // Secrets of keys: how they are drawn, and what the standard library makes of them.
@@ -104,4 +106,18 @@ func newSigner(private crypto.Signer) (any, error) {
 	}
 	public, err := x509.ParsePKIXPublicKey(spki)
 	return &signer{private, public, spki}, err
+}
+
+func (s *signer) publicKey() []byte { return s.spki }
+
+// mldsaKey expands a seed of ML-DSA (FIPS 204, algorithm 6).
+func mldsaKey(set pq.Set) func([]byte) (any, error) {
+	return func(secret []byte) (any, error) {
+		k, err := pq.NewSigningKey(set, secret)
+		if err != nil {
+			return nil, err
+		}
+		public := k.Public().(*pq.VerifyingKey)
+		return &signer{k, public, pq.MarshalPKIX(set, public.Bytes())}, nil
+	}
 }

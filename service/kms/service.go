@@ -36,6 +36,7 @@ type Service struct {
 	aliases    *aliases
 	expansions expansions
 	pasts      pasts
+	lattices   expansions   // of ML-DSA and ML-KEM, which take far more memory
 	mostKeys   uint64       // of one account
 	damaged    atomic.Int64 // materials found changed in memory
 	counted    sync.Map     // api.AccountID: the account has a row that counts its keys
@@ -64,7 +65,8 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	s := &Service{
 		store: cfg.Store, realm: cfg.Realm, logger: cfg.Logger, markers: cfg.MarkerKey,
 		keys: newCache(most), aliases: newAliases(cmp.Or(cfg.CachedAliases, api.CachedAliases)), ready: make(chan struct{}), ended: make(chan error, 1),
-		expansions: expansions{ring[material, *material]{most: api.ExpandedKeys}}, pasts: pasts{most: max(1, most/2)}, mostKeys: uint64(cmp.Or(cfg.MaxKeys, api.MaxKeys)),
+		expansions: expansions{ring[material, *material]{most: api.ExpandedKeys}}, lattices: expansions{ring[material, *material]{most: api.ExpandedLattices}},
+		pasts: pasts{most: max(1, most/2)}, mostKeys: uint64(cmp.Or(cfg.MaxKeys, api.MaxKeys)),
 	}
 	var now keystore.Revision
 	if err := s.store.View(ctx, func(r keystore.Reader) error { now = r.Revision(); return nil }); err != nil {
@@ -142,6 +144,8 @@ func (s *Service) Routes(g *access.Gate) []access.Route {
 		access.Handle(g, kmsapi.Sign, s.Sign),
 		access.Handle(g, kmsapi.Verify, s.Verify),
 		access.Handle(g, kmsapi.GetPublicKey, s.GetPublicKey),
+		access.Handle(g, kmsapi.Encapsulate, s.Encapsulate),
+		access.Handle(g, kmsapi.Decapsulate, s.Decapsulate),
 	)
 }
 

@@ -4,7 +4,6 @@ import (
 	"github.com/keyrack/keyrack/access"
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/api/kmsapi"
-	"github.com/keyrack/keyrack/internal/work"
 )
 
 // Sign signs a message of 1 to 4096 bytes, or a digest of a longer one. No signature
@@ -83,14 +82,14 @@ func (s *Service) GetPublicKey(c *access.Call, in *kmsapi.GetPublicKeyRequest, o
 	if k.row.Spec <= kmsapi.KeySpecHMAC512 {
 		return api.Errorf(api.KindUnsupportedOperation, "%s has KeySpec %s: only an asymmetric key has a public key", k.arn, k.row.Spec)
 	}
-	by, err := s.signer(c, k)
+	as, err := s.expand(c, k)
 	if err != nil {
 		return err
 	}
 	can := k.offers()
 	*out = kmsapi.GetPublicKeyResponse{
-		KeyId: k.ARN(), PublicKey: by.spki, CustomerMasterKeySpec: k.row.Spec, KeySpec: k.row.Spec, KeyUsage: k.row.Usage,
-		EncryptionAlgorithms: can.encryption, SigningAlgorithms: can.signing,
+		KeyId: k.ARN(), PublicKey: as.(asymmetric).publicKey(), CustomerMasterKeySpec: k.row.Spec, KeySpec: k.row.Spec, KeyUsage: k.row.Usage,
+		EncryptionAlgorithms: can.encryption, SigningAlgorithms: can.signing, EncapsulationAlgorithms: can.kem,
 	}
 	return nil
 }
@@ -111,34 +110,37 @@ func (s *Service) signing(c *access.Call, ref *api.KeyRef, name kmsapi.SigningAl
 	if err := offered(k, k.offers().signing, name); err != nil {
 		return nil, nil, err
 	}
-	return k, &schemes[name], schemes[name].accepts(name, t, message)
+	a := schemeOf(name, t)
+	return k, a, a.accepts(name, t, message)
 }
 
-// signer returns the expanded key, on a worker for what takes the processor's time.
+// signer returns the expanded key of one that signs.
 func (s *Service) signer(c *access.Call, k *key) (*signer, error) {
-	if err := c.Need(work.Compute); err != nil {
-		return nil, err
-	}
-	as, err := s.expansions.use(k.current, k.id, specOf(k.row.Spec), c.Now())
+	as, err := s.expand(c, k)
 	if err != nil {
-		return nil, s.damagedMaterial(k, err)
+		return nil, err
 	}
 	return as.(*signer), nil
 }
 
-// prove signs with a key that was read back, where it is one that signs: material that
-// gives its own id may have been no key before it was stored (FIPS 140-3 IG 10.3.A).
+// prove uses a key that was read back, where it is asymmetric: material that gives its
+// own id may have been no key before it was stored (FIPS 140-3 IG 10.3.A).
 func (s *Service) prove(c *access.Call, k *key) error {
-	all := k.offers().signing
-	if len(all) == 0 {
+	if k.row.Spec <= kmsapi.KeySpecHMAC512 {
 		return nil
 	}
-	by, err := s.signer(c, k)
+	as, err := s.expand(c, k)
 	if err != nil {
 		return err
 	}
-	a := &schemes[all[0]]
-	if _, err := a.sign(by, make([]byte, a.hash.Size())); err != nil {
+	switch as := as.(type) {
+	case *signer:
+		a := &schemes[k.offers().signing[0]]
+		_, err = a.sign(as, make([]byte, a.hash.Size()))
+	case *kem:
+		_, _, err = as.encapsulate()
+	}
+	if err != nil {
 		return s.damagedMaterial(k, err)
 	}
 	return nil

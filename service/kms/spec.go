@@ -8,6 +8,7 @@ import (
 
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/api/kmsapi"
+	"github.com/keyrack/keyrack/internal/pq"
 	"github.com/keyrack/keyrack/internal/work"
 )
 
@@ -29,10 +30,11 @@ type algorithms struct {
 	encryption []kmsapi.EncryptionAlgorithm
 	mac        []kmsapi.MacAlgorithm
 	signing    []kmsapi.SigningAlgorithm
+	kem        []kmsapi.EncapsulationAlgorithm
 }
 
 // none reports whether there is nothing: no key has that usage.
-func (a algorithms) none() bool { return len(a.encryption)+len(a.mac)+len(a.signing) == 0 }
+func (a algorithms) none() bool { return len(a.encryption)+len(a.mac)+len(a.signing)+len(a.kem) == 0 }
 
 // specs is the table of the kinds of keys (AWS KMS developer guide, "Key spec
 // reference"), by their number. The first byte of a material's row is that number.
@@ -53,6 +55,14 @@ var specs = [...]spec{
 	kmsapi.KeySpecECCNISTP521: {66, drawScalar(elliptic.P521()), work.Compute, ecdsaKey(elliptic.P521()), signs(kmsapi.ECDSASHA512), kmsapi.UsageKeyAgreement},
 
 	kmsapi.KeySpecECCNISTEdwards25519: {32, random, work.Compute, ed25519Key, signs(kmsapi.ED25519SHA512, kmsapi.ED25519PHSHA512), 0},
+
+	kmsapi.KeySpecMLDSA44: {pq.SigningSeed, random, work.Compute, mldsaKey(pq.MLDSA44), signs(kmsapi.MLDSASHAKE256), 0},
+	kmsapi.KeySpecMLDSA65: {pq.SigningSeed, random, work.Compute, mldsaKey(pq.MLDSA65), signs(kmsapi.MLDSASHAKE256), 0},
+	kmsapi.KeySpecMLDSA87: {pq.SigningSeed, random, work.Compute, mldsaKey(pq.MLDSA87), signs(kmsapi.MLDSASHAKE256), 0},
+
+	kmsapi.KeySpecMLKEM512:  {pq.DecapsulationSeed, random, work.Compute, mlkemKey(pq.MLKEM512), encapsulates(kmsapi.MLKEM), 0},
+	kmsapi.KeySpecMLKEM768:  {pq.DecapsulationSeed, random, work.Compute, mlkemKey(pq.MLKEM768), encapsulates(kmsapi.MLKEM), 0},
+	kmsapi.KeySpecMLKEM1024: {pq.DecapsulationSeed, random, work.Compute, mlkemKey(pq.MLKEM1024), encapsulates(kmsapi.MLKEM), 0},
 }
 
 var rsaAlgorithms = []kmsapi.SigningAlgorithm{
@@ -70,6 +80,10 @@ func macs(all ...kmsapi.MacAlgorithm) offers {
 
 func signs(all ...kmsapi.SigningAlgorithm) offers {
 	return offers{kmsapi.UsageSignVerify: {signing: all}}
+}
+
+func encapsulates(all ...kmsapi.EncapsulationAlgorithm) offers {
+	return offers{kmsapi.UsageEncapsulateDecapsulate: {kem: all}}
 }
 
 // specOf returns the row of a spec that keys are made of, or nil.
