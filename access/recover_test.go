@@ -310,7 +310,7 @@ func (m *machine) put(n keystore.Name, value []byte) {
 }
 
 // TestRecoverReadsTheLogsEndOnly: the part of the log before the first row is
-// not looked at.
+// not looked at, but for the one look of the log's start whether a file was cut.
 func TestRecoverReadsTheLogsEndOnly(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
@@ -329,7 +329,7 @@ func TestRecoverReadsTheLogsEndOnly(t *testing.T) {
 		m.disk.ForgetReads()
 		n, err := r.Recover(t.Context(), store)
 		for segment := range 3 {
-			if reads := m.disk.Reads(fmt.Sprintf("%016d.seg", segment)); reads > 0 || n != 1 {
+			if reads := m.disk.Reads(fmt.Sprintf("%016d.seg", segment)); reads > 1 || n != 1 {
 				t.Errorf("%d records recovered; segment %d was read %d times", n, segment, reads)
 			}
 		}

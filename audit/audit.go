@@ -8,7 +8,7 @@
 // in FORMAT.md.
 //
 // What it does not do: it decides nothing about requests, it prints nothing, and it deletes
-// nothing. Who reads a log as it grows (export, usage, alarms) is a follower: [Log.Follow].
+// no record. Who reads a log as it grows (export, usage, alarms) is a follower: [Log.Follow].
 // That nothing was cut off behind the newest checkpoint only copies of checkpoints elsewhere
 // can prove; [VerifyOptions] takes them.
 package audit

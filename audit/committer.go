@@ -222,6 +222,7 @@ func (l *Log) begin(next spare, nonce [32]byte, chain *macChain, keyFrom uint64)
 	l.left.Store(l.active.left())
 	l.pub.move(l.active)
 	if before != nil && before.file != next.file {
+		before.cut()
 		_ = before.release() // all in it is synced: closing it has nothing to tell
 	}
 	return nil

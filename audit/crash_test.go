@@ -17,18 +17,18 @@ type story struct {
 	closing bool     // Close was called
 }
 
-// run fills several segments in two lives of the log, with bursts of many sizes and checkpoints
-// between. The first life ends without Close. It leaves the log of the life in which it ended
+// run fills several segments in three lives of the log, with bursts of many sizes, checkpoints and
+// a change of the key between. The first two lives end without Close. It leaves the log of the life in which it ended
 // in now; nil if that did not open.
 func (s *story) run(c audit.Config, now **audit.Log) error {
-	for range 2 {
+	for _, bursts := range []int{16, 6, 25} {
 		*now = nil
 		l, err := audit.Open(c)
 		if err != nil {
 			return err
 		}
 		*now = l
-		if err := s.live(l); err != nil {
+		if err := s.live(l, bursts); err != nil {
 			return err
 		}
 	}
@@ -40,10 +40,15 @@ func (s *story) run(c audit.Config, now **audit.Log) error {
 	return err
 }
 
-func (s *story) live(l *audit.Log) error {
-	for i := range 25 {
+func (s *story) live(l *audit.Log, bursts int) error {
+	for i := range bursts {
 		if err := s.burst(l, 1+i*i%7); err != nil {
 			return err
+		}
+		if i == 4 {
+			if err := l.Rekey(); err != nil {
+				return err
+			}
 		}
 		if i%8 != 3 {
 			continue
@@ -115,7 +120,7 @@ func cutEverywhere(t testing.TB, how cut, seed uint64, change func(*audit.Config
 		c := tiny(d)
 		change(&c)
 		var s story
-		if err := s.run(c, new(*audit.Log)); err == nil {
+		if err := s.run(c, new(*audit.Log)); err == nil && !d.dead {
 			t.Fatalf("operation %d did not happen", at)
 		}
 		points++
@@ -147,7 +152,7 @@ func TestPowerCut(t *testing.T) {
 			for n := range maps.Values(kinds) {
 				sum += n
 			}
-			if points != sum || kinds["write"] < 50 || kinds["sync"] < 50 || kinds["create"] < 3 || kinds["rename"] < 3 {
+			if points != sum || kinds["write"] < 50 || kinds["sync"] < 50 || kinds["create"] < 3 || kinds["rename"] < 3 || kinds["truncate"] < 2 {
 				t.Errorf("%d cut points, operations: %v", points, kinds)
 			}
 			t.Logf("%d cut points: %v", points, kinds)
@@ -182,7 +187,7 @@ func TestPowerCutDuringRecovery(t *testing.T) {
 			d := newDisk()
 			d.cutAt = at
 			var s story
-			if err := s.run(tiny(d), new(*audit.Log)); err == nil {
+			if err := s.run(tiny(d), new(*audit.Log)); err == nil && !d.dead {
 				t.Fatalf("operation %d did not happen", at)
 			}
 			rnd := rand.New(rand.NewPCG(uint64(at), uint64(second)))
@@ -217,7 +222,7 @@ func TestPowerCutWritten(t *testing.T) {
 		c := tiny(d)
 		written(&c)
 		var s story
-		if err := s.run(c, new(*audit.Log)); err == nil {
+		if err := s.run(c, new(*audit.Log)); err == nil && !d.dead {
 			t.Fatalf("operation %d did not happen", at)
 		}
 		d = d.restart(sectors, rand.New(rand.NewPCG(1, uint64(at))))

@@ -1,6 +1,8 @@
 package audit_test
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +10,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -46,9 +49,11 @@ type inode struct {
 	unsynced []write
 }
 
+// write is one, or, with cut set, a cut of the file at that place.
 type write struct {
 	at   int64
 	data []byte
+	cut  bool
 }
 
 func newDisk() *disk {
@@ -128,6 +133,9 @@ func (f *inode) after(how cut, rnd *rand.Rand) []byte {
 		data = append(data, make([]byte, len(f.seen)-len(data))...)
 	}
 	for _, w := range f.unsynced {
+		if w.cut && rnd.IntN(2) == 0 {
+			data = data[:min(int(w.at), len(data))]
+		}
 		for i := 0; i < len(w.data); i += audit.Sector {
 			end := min(i+audit.Sector, len(w.data))
 			if at := int(w.at) + i; rnd.IntN(2) == 0 && int(w.at)+end <= len(data) {
@@ -237,6 +245,25 @@ func (d *disk) bytes(name string) []byte {
 	return d.names[name].seen
 }
 
+// uncut gives every segment the size back that its header tells, as a forger may.
+func (d *disk) uncut() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for name, f := range d.names {
+		if strings.HasSuffix(name, ".seg") && bytes.HasPrefix(f.seen, []byte("KRAUDIT")) {
+			f.seen = append(f.seen, make([]byte, int(binary.BigEndian.Uint64(f.seen[16:]))-len(f.seen))...)
+		}
+	}
+}
+
+// shorten takes bytes away at the end of a file.
+func (d *disk) shorten(name string, by int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f := d.names[name]
+	f.seen = f.seen[:len(f.seen)-by]
+}
+
 // handle is an open file.
 type handle struct {
 	disk     *disk
@@ -275,7 +302,7 @@ func (h *handle) WriteAt(b []byte, at int64) (int, error) {
 	}
 	err := h.disk.op("write", h.name)
 	if err == nil || errors.Is(err, errCutting) {
-		h.f.unsynced = append(h.f.unsynced, write{at, slices.Clone(b)})
+		h.f.unsynced = append(h.f.unsynced, write{at: at, data: slices.Clone(b)})
 		copy(h.f.seen[at:], b)
 	}
 	if err != nil {
@@ -290,12 +317,23 @@ func (h *handle) Sync() error {
 	if err := h.disk.op("sync", h.name); err != nil {
 		return err
 	}
-	h.f.safe = append(h.f.safe, make([]byte, len(h.f.seen)-len(h.f.safe))...)
-	for _, w := range h.f.unsynced {
-		copy(h.f.safe[w.at:], w.data)
-	}
+	h.f.safe = slices.Clone(h.f.seen)
 	h.f.unsynced = nil
 	return nil
+}
+
+func (h *handle) Truncate(size int64) error {
+	h.disk.mu.Lock()
+	defer h.disk.mu.Unlock()
+	if h.readOnly || size > int64(len(h.f.seen)) {
+		return fs.ErrPermission
+	}
+	err := h.disk.op("truncate", h.name)
+	if err == nil || errors.Is(err, errCutting) {
+		h.f.unsynced = append(h.f.unsynced, write{at: size, cut: true})
+		h.f.seen = h.f.seen[:size:size]
+	}
+	return err
 }
 
 func (h *handle) Size() (int64, error) {

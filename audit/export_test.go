@@ -36,6 +36,7 @@ const (
 type memFile struct{ *bytes.Reader }
 
 func (memFile) WriteAt([]byte, int64) (int, error) { return 0, errors.ErrUnsupported }
+func (memFile) Truncate(int64) error               { return errors.ErrUnsupported }
 func (memFile) Sync() error                        { return nil }
 func (memFile) Close() error                       { return nil }
 func (f memFile) Size() (int64, error)             { return f.Reader.Size(), nil }

@@ -32,10 +32,13 @@ type Files interface {
 	SyncDir() error
 }
 
-// File is one file of a log. Its size never changes after [Files.Create].
+// File is one file of a log. After [Files.Create] its size changes by Truncate alone.
 type File interface {
 	io.ReaderAt
 	io.WriterAt
+	// Truncate cuts the file to size bytes, which it is not shorter than. A crash leaves it whole
+	// or cut, and what stands before the cut as it was.
+	Truncate(size int64) error
 	// Sync makes all writes so far durable. After an error nothing may be assumed about them.
 	Sync() error
 	// Size returns the file's size in bytes.

@@ -64,13 +64,16 @@ func readHeader(f File, number uint64) (*segmentHeader, error) {
 		return nil, damageAt(number, 0, "header is damaged")
 	case h.number != number:
 		return nil, damageAt(number, 0, fmt.Sprintf("file is that of segment %d", h.number))
-	case h.size != size:
-		return nil, damageAt(number, 0, fmt.Sprintf("file has %d bytes of %d", size, h.size))
-	case size%sector != 0:
+	case size != h.size && (size > h.size || size < headerBytes+sector):
+		return nil, damageAt(number, 0, wrongSize(size, h.size))
+	case size%sector != 0 || h.size%sector != 0 || h.size > MaxSegment:
 		return nil, damageAt(number, 0, "size cannot be")
 	}
 	return h, nil
 }
+
+// wrongSize says that a file has another size than it can have.
+func wrongSize(size, want int64) string { return fmt.Sprintf("file has %d bytes of %d", size, want) }
 
 // tryHeader reads a header; nil if it does not parse.
 func tryHeader(f File, size int64) (*segmentHeader, error) {

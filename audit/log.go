@@ -90,7 +90,8 @@ func Open(cfg Config) (*Log, error) {
 
 // start recovers what is there, begins a segment and lets the goroutines go.
 func (l *Log) start() error {
-	if err := l.recover(); err != nil {
+	uncut, err := l.recover()
+	if err != nil {
 		return err
 	}
 	if err := l.Rekey(); err != nil {
@@ -102,10 +103,12 @@ func (l *Log) start() error {
 		}
 	}
 	if l.cfg.inline {
+		l.trim(context.Background(), uncut)
 		return nil
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	l.stop = cancel
+	l.done.Go(func() { l.trim(ctx, uncut) })
 	l.done.Go(func() { l.runCommitter(ctx) })
 	l.done.Go(func() { l.runAhead(ctx) })
 	l.done.Go(func() { l.runCheckpoints(ctx) })
@@ -297,6 +300,9 @@ func (l *Log) Close(ctx context.Context) error {
 	l.done.Wait()
 	if err == nil {
 		err = l.checkpoint(ctx)
+	}
+	if err == nil {
+		l.active.cut()
 	}
 	l.end(ErrClosed)
 	return errors.Join(err, l.release(), l.unlock())

@@ -25,6 +25,7 @@ type recovery struct {
 	*Log
 	files   uint64           // segments, in use or not
 	headers []*segmentHeader // of the segments in use
+	uncut   []uint64         // of these, numbers of those that were never cut
 	covered tlog.Checkpoint  // the newest checkpoint; zero if there is none
 	macs    macCheck
 	roots   map[uint64]tlog.Hash // of the tree at the checkpoint's size, once that is passed
@@ -34,33 +35,34 @@ type recovery struct {
 
 // recover finds the end of the log and makes the files fit to go on: what an unfinished write
 // left is erased, what no checkpoint covers is written once more and synced, files that hold
-// nothing become spare.
-func (l *Log) recover() error {
+// nothing become spare. It returns the numbers of the segments in use whose files have the size
+// that they were made with.
+func (l *Log) recover() (uncut []uint64, err error) {
 	note, err := readNote(l.cfg.Files)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r := &recovery{Log: l}
 	if note != nil {
 		if r.covered, err = openNote(note, l.cfg.Origin, l.key); err != nil {
-			return err
+			return nil, err
 		}
 		l.notes.set(note, CheckpointState{Size: Position(r.covered.Size)})
 	}
 	if r.files, err = countSegments(l.cfg.Files); err != nil {
-		return err
+		return nil, err
 	}
 	if err := r.readHeaders(); err != nil {
-		return err
+		return nil, err
 	}
 	r.roots = map[uint64]tlog.Hash{r.covered.Size: {}}
 	r.macs = macCheck{startKey: l.cfg.StartKey, nonce: r.nonce}
 	defer r.macs.free()
 	if err := r.walk(); err != nil {
-		return err
+		return nil, err
 	}
 	r.adopt()
-	return r.spares()
+	return r.uncut, r.spares()
 }
 
 // nonce is where macs finds the nonces of start keys.
@@ -74,12 +76,18 @@ func (r *recovery) readHeaders() error {
 		if err != nil {
 			return err
 		}
-		f.Close()
+		size, err := f.Size()
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
 		if h == nil {
 			continue
 		}
 		if err := r.place(h); err != nil {
 			return err
+		}
+		if size == h.size {
+			r.uncut = append(r.uncut, n)
 		}
 		r.headers = append(r.headers, h)
 		r.index.add(h)
@@ -206,8 +214,9 @@ func (r *recovery) finish(w *walker, last bool, tailAt int64) error {
 			return w.broken
 		}
 		return w.damage(w.next, w.next, "batch is damaged, and the log goes on behind it")
-	case !last:
-		return nil
+	}
+	if err := w.cutRight(); err != nil || !last {
+		return err
 	}
 	if err := r.compare(w); err != nil {
 		return err

@@ -138,6 +138,7 @@ func TestForgedRecords(t *testing.T) {
 			opts := audit.VerifyOptions{Keys: []tlog.Verifier{verifier(t, origin, signingKey())}}
 
 			d, _ := closedLog(t, 16)
+			d.uncut()
 			layout, err := audit.Layouts(d.bytes(audit.SegmentFile(0)))
 			if err != nil || layout[batch].First != 7 {
 				t.Fatalf("batch %d begins with %d, %v", batch, layout[batch].First, err)
@@ -151,6 +152,7 @@ func TestForgedRecords(t *testing.T) {
 			}
 
 			d, _ = closedLog(t, 16)
+			d.uncut()
 			if err := audit.Forge(d.bytes(audit.SegmentFile(0)), true, forge); err != nil {
 				t.Fatal(err)
 			}
@@ -205,6 +207,14 @@ func TestTruncated(t *testing.T) {
 			}
 			clear(b[layout[len(layout)-1].At:])
 		},
+		"last batch cut off": func(d *disk, used int) {
+			f := d.names[audit.SegmentFile(uint64(used-1))]
+			layout, err := audit.Layouts(f.seen)
+			if err != nil {
+				panic(err)
+			}
+			f.seen = f.seen[:layout[len(layout)-1].At]
+		},
 		"all batches of the last segment": func(d *disk, used int) { clear(d.bytes(audit.SegmentFile(uint64(used - 1)))[audit.HeaderBytes:]) },
 		"last segment blank":              func(d *disk, used int) { clear(d.bytes(audit.SegmentFile(uint64(used - 1)))) },
 		"last segment and spares removed": func(d *disk, used int) {
@@ -221,6 +231,9 @@ func TestTruncated(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d, _ := closedLog(t, 60)
+			if name != "last batch cut off" {
+				d.uncut()
+			}
 			change(d, mustVerify(t, d).Segments)
 			if _, err := verify(t, d); !errors.Is(err, audit.ErrTruncated) {
 				t.Errorf("verify: %v", err)
@@ -243,7 +256,10 @@ func TestSegments(t *testing.T) {
 		"middle missing": {1, func(d, _ *disk) { delete(d.names, audit.SegmentFile(1)) }},
 		"middle blank":   {1, func(d, _ *disk) { clear(d.bytes(audit.SegmentFile(1))) }},
 		"header blank":   {1, func(d, _ *disk) { clear(d.bytes(audit.SegmentFile(1))[:audit.HeaderBytes]) }},
-		"shortened":      {1, func(d, _ *disk) { f := d.names[audit.SegmentFile(1)]; f.seen = f.seen[:len(f.seen)-audit.Sector] }},
+		"shortened":      {1, func(d, _ *disk) { d.shorten(audit.SegmentFile(1), 1) }},
+		"lengthened":     {1, func(d, _ *disk) { f := d.names[audit.SegmentFile(1)]; f.seen = append(f.seen, make([]byte, 8192)...) }},
+		"header left":    {1, func(d, _ *disk) { f := d.names[audit.SegmentFile(1)]; f.seen = f.seen[:audit.HeaderBytes] }},
+		"last batch cut": {2, func(d, _ *disk) { d.shorten(audit.SegmentFile(1), audit.Sector) }},
 		"two swapped": {0, func(d, _ *disk) {
 			a, b := audit.SegmentFile(0), audit.SegmentFile(1)
 			d.names[a], d.names[b] = d.names[b], d.names[a]
@@ -266,7 +282,7 @@ func TestSegments(t *testing.T) {
 			if got := wantDamage(t, err); got.Segment != c.segment {
 				t.Errorf("verify: %v", err)
 			}
-			if _, err := audit.Open(tiny(d)); !errors.Is(err, audit.ErrDamaged) && name != "two swapped" {
+			if _, err := audit.Open(tiny(d)); !errors.Is(err, audit.ErrDamaged) && name != "two swapped" && name != "last batch cut" {
 				t.Errorf("open: %v", err)
 			}
 		})

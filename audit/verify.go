@@ -274,15 +274,19 @@ func (v *verifier) readBatches(w *walker) (sealed bool, err error) {
 			}
 		}
 		t, err := w.tail()
-		if err != nil || t.clean() {
+		if err != nil {
 			return sealed, err
+		}
+		wrong := w.cutRight()
+		if t.clean() && wrong == nil {
+			return sealed, nil
 		}
 		end := w.next
 		if err := v.walk(w); err != nil {
 			return sealed, err
 		}
 		if w.next == end {
-			return sealed, v.judge(w, t, sealed)
+			return sealed, v.judge(w, t, sealed, wrong)
 		}
 	}
 }
@@ -331,15 +335,17 @@ func (v *verifier) show(b *batch) error {
 }
 
 // judge says what bytes behind the last whole batch of a segment mean: the write of a batch
-// that is under way or was cut off, or damage.
-func (v *verifier) judge(w *walker, t tail, sealed bool) error {
+// that is under way or was cut off, or damage. wrong says that the file has no length it can have.
+func (v *verifier) judge(w *walker, t tail, sealed bool, wrong error) error {
 	lost := t.later != 0 && w.header.mode&modeWritten == 0
 	covered := !v.unsigned && v.notes[len(v.notes)-1].Size > uint64(w.next)
 	switch {
 	case w.broken != nil && (sealed || lost || covered):
 		return w.broken
-	case sealed || lost || w.broken == nil && t.later == 0:
+	case !t.clean() && (sealed || lost || w.broken == nil && t.later == 0):
 		return w.damage(w.next, w.next, "bytes that are no batch, nor the beginning of one")
+	case wrong != nil:
+		return wrong
 	}
 	v.report.Unfinished = true
 	return nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/keyrack/keyrack/internal/tlog"
 )
@@ -39,7 +40,7 @@ func (r *reader) read() (b batch, found bool, err error) {
 		return b, false, nil
 	}
 	head := r.grow(sector)
-	if _, err := r.file.ReadAt(head, r.at); err != nil {
+	if err := r.fill(head, r.at); err != nil {
 		return b, false, err
 	}
 	h, ok := parseBatchHeader(head, r.header.tag)
@@ -53,7 +54,7 @@ func (r *reader) read() (b batch, found bool, err error) {
 		return b, false, r.damage(r.next, r.next, what)
 	}
 	body := r.grow(int(h.span()))
-	if _, err := r.file.ReadAt(body[sector:], r.at+sector); err != nil && h.span() > sector {
+	if err := r.fill(body[sector:], r.at+sector); err != nil {
 		return b, false, err
 	}
 	b = batch{batchHeader: h, at: r.at, frames: body[batchBytes : batchBytes+int(h.length)]}
@@ -62,6 +63,27 @@ func (r *reader) read() (b batch, found bool, err error) {
 	}
 	r.at, r.number, r.next = r.at+h.span(), r.number+1, h.end()
 	return b, true, nil
+}
+
+// fill reads b from a place in the file. What a finished segment was cut of reads as zeros, as it
+// did before: so a reader need not know when the cut came.
+func (r *reader) fill(b []byte, at int64) error {
+	n, err := r.file.ReadAt(b, at)
+	if errors.Is(err, io.EOF) {
+		clear(b[n:])
+		return nil
+	}
+	return err
+}
+
+// cutRight returns a [Damage] if the file is shorter than it was made, and does not end right behind
+// the last batch, where the reader must stand.
+func (r *reader) cutRight() error {
+	size, err := r.file.Size()
+	if err != nil || size == r.header.size || size == r.at && r.number > 0 {
+		return err
+	}
+	return damageAt(r.header.number, r.next, wrongSize(size, r.header.size))
 }
 
 // check compares a batch's header with where it stands; empty if it can stand there. Everything
@@ -200,10 +222,14 @@ func (t tail) clean() bool { return t.from == t.to }
 // tail looks at every sector behind the last batch: a log's end is zero to the end of the file,
 // or something happened there.
 func (r *reader) tail() (t tail, err error) {
-	chunk := r.grow(int(min(r.header.size-headerBytes, 1<<20)))
-	for at := r.at; at < r.header.size; at += int64(len(chunk)) {
-		chunk = chunk[:min(int64(len(chunk)), r.header.size-at)]
-		if _, err := r.file.ReadAt(chunk, at); err != nil {
+	size, err := r.file.Size() // less than the header's if it was cut, and never more again
+	if err != nil {
+		return t, err
+	}
+	chunk := r.grow(int(min(size-headerBytes, 1<<20)))
+	for at := r.at; at < size; at += int64(len(chunk)) {
+		chunk = chunk[:min(int64(len(chunk)), size-at)]
+		if err := r.fill(chunk, at); err != nil {
 			return t, err
 		}
 		for i := 0; i < len(chunk); i += sector {

@@ -192,5 +192,21 @@ func (f spunFile) Sync() error {
 	return nil
 }
 
-func (f spunFile) Size() (int64, error) { return int64(len(f.s.now)), nil }
-func (f spunFile) Close() error         { return nil }
+// Truncate cuts the file, as Sync makes durable.
+func (f spunFile) Truncate(size int64) error {
+	if err := f.on.life.Use(); err != nil {
+		return err
+	}
+	f.on.mu.Lock()
+	defer f.on.mu.Unlock()
+	f.s.now = f.s.now[:size]
+	return nil
+}
+
+func (f spunFile) Size() (int64, error) {
+	f.on.mu.Lock()
+	defer f.on.mu.Unlock()
+	return int64(len(f.s.now)), nil
+}
+
+func (f spunFile) Close() error { return nil }
