@@ -42,6 +42,7 @@ const (
 	KindInvalidMarker
 	KindInvalidMac
 	KindInvalidSignature
+	KindConflict
 	kindEnd
 )
 
@@ -82,6 +83,7 @@ var kinds = [kindEnd]struct {
 	KindInvalidMarker:           {"InvalidMarkerException", false, false},
 	KindInvalidMac:              {"KMSInvalidMacException", false, false},
 	KindInvalidSignature:        {"KMSInvalidSignatureException", false, false},
+	KindConflict:                {"ConflictException", false, false},
 }
 
 // Kinds returns all kinds but KindNone in the order of their numbers.

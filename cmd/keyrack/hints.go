@@ -52,6 +52,7 @@ var kindHints = map[api.Kind]string{
 	api.KindInvalidMarker:           "begin the list anew, without a marker",
 	api.KindInvalidMac:              "give the file exactly as it was, the MAC exactly as keyrack mac wrote it, and the key and algorithm that made it",
 	api.KindInvalidSignature:        "give the file exactly as it was, the signature exactly as keyrack sign wrote it, and the key and algorithm that made it",
+	api.KindConflict:                "the key is about to be rotated on its own: keyrack key rotation status KEY says when; wait until then, or turn it off with keyrack key rotation disable KEY",
 	api.KindRequestTimeout:          "send whole requests without pauses, and check the network",
 }
 
