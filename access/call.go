@@ -186,7 +186,7 @@ func Appliance(c *Call) Resource { return applianceUnder(c, policy.OperatorOnly(
 func Log(c *Call) Resource { return applianceUnder(c, policy.Everyone()) }
 
 func applianceUnder(c *Call, rules *policy.Rules) Resource {
-	return resource{"arn:" + c.Realm().Partition + ":keyrack:" + c.Realm().Region + "::appliance", rules}
+	return resource{applianceARN(c.Realm()), rules}
 }
 
 type resource struct {

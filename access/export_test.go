@@ -6,8 +6,8 @@ import (
 	"github.com/keyrack/keyrack/api"
 )
 
-// Event returns the event of the call that yielded.
-func Event(t Ticket) api.EventID { return t.event }
+// EventOf returns the event of the call that yielded.
+func EventOf(t Ticket) api.EventID { return t.event }
 
 // Keep runs one round of a gate's housekeeping, the last one if last is set.
 func Keep(ctx context.Context, g *Gate, last bool) { g.keep(ctx, last) }

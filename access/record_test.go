@@ -199,7 +199,7 @@ func TestWhatReachesNoOperation(t *testing.T) {
 	if reply := r.reply(&held); reply.Kind != api.KindThrottling {
 		t.Errorf("answered %v", reply.Kind)
 	}
-	if rec := r.one(); rec.Op != change.Number || rec.Error != uint16(api.KindThrottling) || rec.Event != access.Event(ticket) || runs != 1 {
+	if rec := r.one(); rec.Op != change.Number || rec.Error != uint16(api.KindThrottling) || rec.Event != access.EventOf(ticket) || runs != 1 {
 		t.Errorf("recorded %+v after %d runs", rec, runs)
 	}
 }
@@ -242,7 +242,7 @@ func TestAYieldLeavesNothing(t *testing.T) {
 	if reply := r.reply(&held); reply.Kind != api.KindUnrecognizedClient {
 		t.Errorf("a principal removed while the call was queued: answered %v", reply.Kind)
 	}
-	if rec := r.one(); rec.Error != uint16(api.KindUnrecognizedClient) || rec.Principal != "" || rec.Credential != root.Credential || rec.Event != access.Event(ticket) {
+	if rec := r.one(); rec.Error != uint16(api.KindUnrecognizedClient) || rec.Principal != "" || rec.Credential != root.Credential || rec.Event != access.EventOf(ticket) {
 		t.Errorf("recorded %+v", rec)
 	}
 }

@@ -39,6 +39,8 @@ const (
 	SpaceTokenKeys    Space = 30 // domain: digests of the rows of SpaceTokenKey; no component
 	SpaceKeyCount     Space = 31 // service/kms: how many keys an account has; account
 	SpaceKeyMaterials Space = 32 // service/kms: what a key knows of its materials; key id 16 bytes
+	SpaceDue          Space = 33 // service/kms: what is to be done with a key at a time; time 8 bytes, kind 1 byte, key id 16 bytes
+	SpaceTombstone    Space = 34 // service/kms: what is known of a key that was destroyed; key id 16 bytes
 )
 
 // firstSealed is the lowest space of sealed rows.
@@ -70,6 +72,8 @@ var spaceNames = map[Space]string{
 	SpaceTokenKeys:    "token-keys",
 	SpaceKeyCount:     "key-count",
 	SpaceKeyMaterials: "key-materials",
+	SpaceDue:          "due",
+	SpaceTombstone:    "tombstone",
 }
 
 // Known reports whether s stands in the table.

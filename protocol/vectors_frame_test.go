@@ -235,6 +235,8 @@ func makeRequests(t *testing.T, m *maker) {
 		{"search-audit-records", applianceapi.SearchAuditRecords.Op, &applianceapi.SearchAuditRecordsRequest{From: 1, Until: 1_000_000, Limit: 10, After: 1_700_000_000_000_000, Before: 1_700_000_000_000_001,
 			Operations: []int64{0, 1282}, Errors: []int64{0, 5}, Who: []string{"web"}, Resource: "alias/billing", Source: "192.0.2.1", RequestId: 7}},
 		{"list-slots", applianceapi.ListSlots.Op, &applianceapi.ListSlotsRequest{}},
+		{"get-clock", applianceapi.GetClock.Op, &applianceapi.GetClockRequest{}},
+		{"accept-clock", applianceapi.AcceptClock.Op, &applianceapi.AcceptClockRequest{Preview: true}},
 	} {
 		m.add(requestVector(good.name, api.RequestID(i+7), good.op, good.in))
 	}
@@ -459,6 +461,8 @@ func makeReplies(t *testing.T, m *maker) {
 		{"get-status-locked", applianceapi.GetStatus.Op, &applianceapi.GetStatusResponse{ApplianceId: id.String(), State: applianceapi.Locked, StartTime: at}},
 		{"list-slots", applianceapi.ListSlots.Op, &applianceapi.ListSlotsResponse{Authentic: true, Slots: []applianceapi.Slot{{
 			SlotId: id.String(), Type: applianceapi.SlotToken, TokenKind: "tpm2", TokenSerial: "000b5e", Version: 3, InToken: true, Open: true}}}},
+		{"get-clock", applianceapi.GetClock.Op, &applianceapi.GetClockResponse{SystemClock: at + 3, AcceptedTime: at + 2, Floor: at, Leash: at + 4, Believed: true, PoweredSeconds: 86_400}},
+		{"accept-clock", applianceapi.AcceptClock.Op, &applianceapi.AcceptClockResponse{Before: at, AcceptedTime: at + 9, Due: []string{"key " + id.String() + " gets a new material"}}},
 		{"unlock", applianceapi.Unlock.Op, &applianceapi.UnlockResponse{State: applianceapi.Unlocked}},
 		{"lock", applianceapi.Lock.Op, &applianceapi.LockResponse{}},
 		{"rotate-domain-key", applianceapi.RotateDomainKey.Op, &applianceapi.RotateDomainKeyResponse{Version: 2}},

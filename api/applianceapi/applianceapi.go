@@ -26,6 +26,8 @@ var (
 	RemovePrincipal     = api.Define[RemovePrincipalRequest, RemovePrincipalResponse](api.Appliance, "RemovePrincipal", 11, 0)
 	SearchAuditRecords  = api.Define[SearchAuditRecordsRequest, SearchAuditRecordsResponse](api.Appliance, "SearchAuditRecords", 12, api.ReadOnly|api.Idempotent)
 	ListSlots           = api.Define[ListSlotsRequest, ListSlotsResponse](api.Appliance, "ListSlots", 13, api.ReadOnly|api.Idempotent)
+	GetClock            = api.Define[GetClockRequest, GetClockResponse](api.Appliance, "GetClock", 14, api.ReadOnly|api.Idempotent)
+	AcceptClock         = api.Define[AcceptClockRequest, AcceptClockResponse](api.Appliance, "AcceptClock", 15, 0)
 )
 
 // Operations returns the rows of this package.
@@ -34,7 +36,7 @@ func Operations() []*api.Op {
 		GetStatus.Op, ListAuditRecords.Op, GetAuditCheckpoint.Op, GetAuditConsistency.Op,
 		Unlock.Op, Lock.Op, RotateDomainKey.Op, CheckRecords.Op,
 		AddPrincipal.Op, ListPrincipals.Op, RemovePrincipal.Op,
-		SearchAuditRecords.Op, ListSlots.Op,
+		SearchAuditRecords.Op, ListSlots.Op, GetClock.Op, AcceptClock.Op,
 	}
 }
 

@@ -57,7 +57,7 @@ func numbers() (lines []string) {
 			lines = append(lines, line)
 		}
 	}
-	for _, op := range table.All() {
+	for _, op := range table.Recorded() {
 		add("service %s %d", op.Service.Name, op.Service.Block)
 		in, out := reflect.TypeOf(op.NewIn()).Elem(), reflect.TypeOf(op.NewOut()).Elem()
 		add("operation %s %d %s %s", op.Action, op.Number, in, out)
@@ -103,7 +103,7 @@ func TestNumbersAreUnique(t *testing.T) {
 		}
 		taken[key] = who
 	}
-	for _, op := range table.All() {
+	for _, op := range table.Recorded() {
 		unique("operation", fmt.Sprint(op.Number), op.Action)
 		unique("action", op.Action, fmt.Sprint(op.Number))
 		unique("block", fmt.Sprint(op.Service.Block), op.Service.Name)

@@ -14,9 +14,16 @@ func All() []*api.Op {
 	return append(kmsapi.Operations(), applianceapi.Operations()...)
 }
 
-// ByNumber returns the operation with a wire number, or nil.
+// Events returns what the appliance does by itself: rows that stand in audit
+// records and that nobody can ask for. Their numbers and actions are theirs alone.
+func Events() []*api.Op { return kmsapi.Events() }
+
+// Recorded returns every row that an audit record may name.
+func Recorded() []*api.Op { return append(All(), Events()...) }
+
+// ByNumber returns the operation or event with a wire number, or nil.
 func ByNumber(n uint16) *api.Op {
-	for _, op := range All() {
+	for _, op := range Recorded() {
 		if op.Number == n {
 			return op
 		}

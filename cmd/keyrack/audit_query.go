@@ -128,13 +128,13 @@ func (q *query) operations() (numbers []uint16, err error) {
 		if pattern == "connection" {
 			numbers = append(numbers, 0)
 		}
-		for _, op := range table.All() {
+		for _, op := range table.Recorded() {
 			if like(pattern, op.Action) || like(pattern, op.Name) {
 				numbers = append(numbers, op.Number)
 			}
 		}
 		if len(numbers) == before {
-			return nil, misused("keyrack help call lists the operations; connection finds what was refused before it was a request", "audit search: --op: no operation is named %q", pattern)
+			return nil, misused("keyrack help call lists the operations, beside which there are DeleteKey, DeleteExpiredKeyMaterial and RotateKey; connection finds what was refused before it was a request", "audit search: --op: no operation is named %q", pattern)
 		}
 	}
 	slices.Sort(numbers)

@@ -121,9 +121,9 @@ func (v *valueOf) word(command, placeholder string) []candidate {
 	return nil
 }
 
-// actions returns the names of all operations.
+// actions returns the names of all operations and events.
 func actions() (all []candidate) {
-	for _, op := range table.All() {
+	for _, op := range table.Recorded() {
 		all = append(all, candidate{op.Name, op.Action})
 	}
 	return all

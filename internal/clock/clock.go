@@ -40,12 +40,21 @@ func System() *Clock {
 // lets d pass. A negative d sets the wall clock back and lets no time pass: the reading stands
 // still. The function is safe for concurrent use.
 func NewTest(start time.Time) (c *Clock, advance func(d time.Duration)) {
+	c, advance, _ = NewTestWall(start)
+	return c, advance
+}
+
+// NewTestWall is NewTest with a second function, which sets the wall clock to a time, ahead or back, and lets
+// no time pass.
+func NewTestWall(start time.Time) (c *Clock, advance func(d time.Duration), set func(wall time.Time)) {
 	var wall, mono atomic.Int64
 	wall.Store(start.UnixMicro())
 	return newClock(func() (int64, int64) { return wall.Load(), mono.Load() }), func(d time.Duration) {
-		wall.Add(d.Microseconds())
-		mono.Add(max(0, d.Microseconds()))
-	}
+			wall.Add(d.Microseconds())
+			mono.Add(max(0, d.Microseconds()))
+		}, func(t time.Time) {
+			wall.Store(t.UnixMicro())
+		}
 }
 
 // newClock takes the first reading at once, so that times before 1970 are held like all others.
@@ -79,6 +88,12 @@ func (c *Clock) Behind() time.Duration {
 		return 0
 	}
 	return behind
+}
+
+// Wall returns what the system's clock says by itself, in UTC, whole microseconds: it may step back, and be wrong.
+func (c *Clock) Wall() time.Time {
+	wall, _ := c.read()
+	return time.UnixMicro(wall).UTC()
 }
 
 // Running returns for how long the clock has been there, by the monotonic clock: what no setting of

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/keyrack/keyrack/access"
 	"github.com/keyrack/keyrack/access/identity"
@@ -58,6 +59,8 @@ type Config struct {
 	CachedKeys    int // see kms.Config; 0 = api.CachedKeys
 	CachedAliases int // 0 = api.CachedAliases
 	MaxPrincipals int // see iam.Config; 0 = api.MaxPrincipals
+
+	DueEvery time.Duration // the longest pause between two looks at what is due; 0 = a minute
 
 	// Locked starts without the domain key: only the operator is answered, over
 	// the Unix socket, until [Appliance.Unlock].
@@ -110,6 +113,7 @@ type Appliance struct {
 	// end: first nobody asks any more, then what answered goes.
 	life    sync.Mutex
 	closing bool
+	spent   time.Duration // by the monotonic clock: the time before counts neither as locked nor as unlocked any more
 	drain   stops
 	undo    stops
 
@@ -122,6 +126,7 @@ type Appliance struct {
 // error everything that was started is stopped again.
 func Start(ctx context.Context, cfg Config) (*Appliance, error) {
 	a := &Appliance{cfg: cfg.withDefaults(), people: new(identity.Directory), ended: make(chan struct{})}
+	a.spent = a.cfg.Clock.Running()
 	a.ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	a.stopping, a.stop = context.WithCancel(a.ctx)
 	err := a.begin(ctx)

@@ -25,6 +25,7 @@ type opened struct {
 	listener net.Listener
 	logGone  bool // the log held nothing of what the store holds
 	rotation rotation
+	time     *timekeeper
 }
 
 // bareRows is how many sealed rows an appliance has before the first call that changes
@@ -75,6 +76,7 @@ func (a *Appliance) unlock(ctx context.Context) error {
 		{"start the services", o.with(a.startServices)},
 		{"listen", o.with(a.listen)},
 		{"go on with a rotation", o.with(a.continueRotation)},
+		{"do what is due", o.with(a.doDue)},
 	})
 }
 
@@ -153,5 +155,11 @@ func (a *Appliance) continueRotation(_ context.Context, o *opened) error {
 	a.open.Store(o)
 	a.onClose(func(context.Context) error { a.open.Store(nil); return nil })
 	a.endRotation(o)
+	return nil
+}
+
+// doDue does what is due to keys, beside the work.
+func (a *Appliance) doDue(_ context.Context, o *opened) error {
+	a.background(&a.undo, func(ctx context.Context) { o.keys.RunDue(ctx, a.gate, o.time, a.cfg.DueEvery) })
 	return nil
 }

@@ -10,6 +10,7 @@ package appliance
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/keyrack/keyrack/access"
 	"github.com/keyrack/keyrack/api"
@@ -45,6 +46,13 @@ type Config struct {
 	Checks []Check
 	// Slots returns the ways to the domain key, also of a locked appliance.
 	Slots func(context.Context) (applianceapi.ListSlotsResponse, error)
+
+	// Time says how the time is; ok is false while the appliance is locked.
+	Time func() (now Time, ok bool)
+	// AcceptTime makes the system's clock the time that is believed, in an update of the call.
+	AcceptTime func(*access.Call) (before, now time.Time, err error)
+	// Due says what is to be done by itself up to a time: one sentence each, at most 100.
+	Due func(ctx context.Context, until time.Time) ([]string, error)
 }
 
 // Records is how the sealed records are. The zero value says that they cannot
@@ -77,6 +85,8 @@ func (s *Service) Routes(g *access.Gate) []access.Route {
 	return append(s.always(g),
 		access.Handle(g, applianceapi.RotateDomainKey, s.RotateDomainKey),
 		access.Handle(g, applianceapi.CheckRecords, s.CheckRecords),
+		access.Handle(g, applianceapi.GetClock, s.GetClock),
+		access.Handle(g, applianceapi.AcceptClock, s.AcceptClock),
 	)
 }
 
@@ -86,6 +96,8 @@ func (s *Service) LockedRoutes(g *access.Gate) []access.Route {
 	return append(s.always(g),
 		access.Handle(g, applianceapi.RotateDomainKey, refuse),
 		access.Handle(g, applianceapi.CheckRecords, refuse),
+		access.Handle(g, applianceapi.GetClock, refuse),
+		access.Handle(g, applianceapi.AcceptClock, refuse),
 		access.Handle(g, applianceapi.AddPrincipal, refuse),
 		access.Handle(g, applianceapi.ListPrincipals, refuse),
 		access.Handle(g, applianceapi.RemovePrincipal, refuse),

@@ -36,6 +36,7 @@ type Service struct {
 	aliases    *aliases
 	expansions expansions
 	pasts      pasts
+	due        due
 	lattices   expansions   // of ML-DSA and ML-KEM, which take far more memory
 	mostKeys   uint64       // of one account
 	damaged    atomic.Int64 // materials found changed in memory
@@ -68,6 +69,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		expansions: expansions{ring[material, *material]{most: api.ExpandedKeys}}, lattices: expansions{ring[material, *material]{most: api.ExpandedLattices}},
 		pasts: pasts{most: max(1, most/2)}, mostKeys: uint64(cmp.Or(cfg.MaxKeys, api.MaxKeys)),
 	}
+	s.due.woken = make(chan struct{}, 1)
 	var now keystore.Revision
 	if err := s.store.View(ctx, func(r keystore.Reader) error { now = r.Revision(); return nil }); err != nil {
 		return nil, fmt.Errorf("read the store's revision: %w", err)
@@ -151,10 +153,11 @@ func (s *Service) Routes(g *access.Gate) []access.Route {
 
 // Warnings returns what an operator should know of the keys in memory.
 func (s *Service) Warnings() []string {
+	all := s.due.warnings()
 	if n := s.damaged.Load(); n > 0 {
-		return []string{fmt.Sprintf("key material in memory was found changed %d times: the machine's memory is not reliable; use memory with error correction", n)}
+		all = append(all, fmt.Sprintf("key material in memory was found changed %d times: the machine's memory is not reliable; use memory with error correction", n))
 	}
-	return nil
+	return all
 }
 
 // Wait returns when the service has stopped following the store.
@@ -169,6 +172,8 @@ func (s *Service) changed(rev keystore.Revision, changes []keystore.Change) erro
 			s.keys.drop(id, rev)
 		} else if id, ok := aliasOfRow(c.Name); ok {
 			s.aliases.drop(id, rev)
+		} else if c.Name.Space() == keystore.SpaceDue && !c.Deleted {
+			s.due.wake()
 		}
 	}
 	return nil
