@@ -2,8 +2,8 @@
 SHELL       := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .PHONY: build run static setup check test fuzz fuzz-list bench results bench-compare cover shape clean help
-# A package whose command has another name is written package:command.
-DEBIAN    := openssl python3 strace swtpm softhsm2:softhsm2-util opensc:pkcs11-tool zsh fish
+# A package whose command has another name is written package:command, one without a command package:file.
+DEBIAN    := openssl python3 strace swtpm softhsm2:softhsm2-util opensc:pkcs11-tool zsh fish python3-botocore:/usr/lib/python3/dist-packages/botocore
 VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 BUILD     := go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 FUZZTIME  := 30s
@@ -26,7 +26,7 @@ run: build ## build, then show a throw-away appliance at work; Ctrl-C ends it
 static: ## build bin/keyrack-static, which needs no C library
 	CGO_ENABLED=0 $(BUILD) -o bin/keyrack-static ./cmd/keyrack
 setup: ## install the Debian packages that the tests use; nothing to do when all are there
-	@need=; for p in $(DEBIAN); do command -v $${p#*:} >/dev/null || need+=" $${p%:*}"; done; [ "$$need" ] || exit 0; \
+	@need=; for p in $(DEBIAN); do command -v $${p#*:} >/dev/null || [ -e $${p#*:} ] || need+=" $${p%:*}"; done; [ "$$need" ] || exit 0; \
 	as=; [ $$(id -u) = 0 ] || as=$$(command -v sudo) || { echo "run as root: apt-get install$$need"; exit 1; }; \
 	$$as apt-get -q update && $$as env DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends $$need
 check: ## gofmt, vet (also as arm64 without cgo), staticcheck, layers

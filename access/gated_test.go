@@ -143,8 +143,8 @@ func fill(v reflect.Value, table *api.Struct, arn string, blob []byte, all bool)
 		case f.Name == "NumberOfBytes": // one of two members that are required
 			m.SetInt(f.Min)
 		case !f.Required:
-		case f.Form == api.AliasForm:
-			m.SetString("alias/x")
+		case f.Pattern != nil:
+			m.SetString(f.Pattern.Example)
 		case f.Shape == api.ShapeText:
 			m.SetString(strings.Repeat("x", int(max(f.Min, 1))))
 		case f.Shape == api.ShapeSecret, f.Shape == api.ShapeBlob:

@@ -123,8 +123,8 @@ func (f *Field) echo(text string) string {
 // Empty bytes are nil, as if they were absent.
 func (f *Field) putString(v reflect.Value, b []byte, bad *violations) {
 	switch {
-	case f.Form == AliasForm:
-		f.putAlias(v, b, bad)
+	case f.Pattern != nil:
+		f.putPatterned(v, b, bad)
 	case !f.fits(b):
 		f.badLength(b, bad)
 	case len(b) == 0:

@@ -163,10 +163,14 @@ func (f *Field) rule(r string) bool {
 		return true
 	}
 	if form := Form(forms.Value(r)); form != AnyForm {
-		f.Form = form
+		f.Form, f.Pattern = form, patterns[r]
 		return f.Shape == ShapeKeyRef && form != AliasForm || f.Shape == ShapeText && form == AliasForm
 	}
 	name, bounds, _ := strings.Cut(r, "=")
+	if name == "like" {
+		f.Pattern = patterns[bounds]
+		return f.Shape == ShapeText && f.Pattern != nil
+	}
 	lo, hi, _ := strings.Cut(bounds, ":")
 	a, errA := strconv.ParseInt(lo, 10, 64)
 	b, errB := strconv.ParseInt(hi, 10, 64)

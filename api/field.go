@@ -31,7 +31,8 @@ func (s Shape) String() string { return shapes.Name(uint8(s)) }
 //	n:"1"                        number on the native wire, 1 to 63, frozen
 //	rule:"required,len=1:2048"   constraints: len= for text (code points) and bytes, range= for
 //	                             integers, items= and each= for lists; required; always:
-//	                             written even if zero; key, target, alias: see [Form]
+//	                             written even if zero; key, target, alias: see [Form];
+//	                             like= for text: see [Pattern]
 //	audit:"show"                 copied into the audit record; of a structure, what it shows itself
 //	cond:"kms:EncryptionContext" condition key it feeds
 //	default:"SYMMETRIC_DEFAULT"  value of an absent enum
@@ -43,9 +44,10 @@ type Field struct {
 	Shape    Shape
 	Required bool
 	Always   bool
-	Min, Max int64  // length of text and bytes, value of integers; at most [Unbounded]
-	Items    [2]int // least and most items of a list
-	Form     Form   // texts and key references
+	Min, Max int64    // length of text and bytes, value of integers; at most [Unbounded]
+	Items    [2]int   // least and most items of a list
+	Form     Form     // texts and key references
+	Pattern  *Pattern // texts; nil = any
 	Shown    bool
 	Cond     string
 	Default  uint8   // enums

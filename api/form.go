@@ -1,9 +1,6 @@
 package api
 
-import (
-	"bytes"
-	"reflect"
-)
+import "bytes"
 
 // Form is which names a member takes, where they are fewer than its shape
 // allows: rule "key", "target" or "alias".
@@ -37,25 +34,6 @@ func (f Form) refuse(r KeyRef) *Error {
 }
 
 const aliasPrefix = "alias/"
-
-// putAlias checks and stores an alias name. As AWS's services answer it, a name
-// breaks its pattern and its length at once, and what it begins with counts last.
-func (f *Field) putAlias(v reflect.Value, b []byte, bad *violations) {
-	before := len(*bad)
-	if len(b) == 0 || bytes.ContainsFunc(b, notInAlias) {
-		bad.add(f, f.echo(string(b)), "Member must satisfy regular expression pattern: ^[a-zA-Z0-9:/_-]+$")
-	}
-	if !f.fits(b) {
-		f.badLength(b, bad)
-	}
-	switch {
-	case len(*bad) > before:
-	case !isAlias(b):
-		bad.refuse(Errorf(KindValidation, `Alias must start with the prefix "alias/" and a name behind it`))
-	default:
-		v.SetString(string(b))
-	}
-}
 
 // notInAlias reports whether no alias name holds c.
 func notInAlias(c rune) bool {

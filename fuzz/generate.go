@@ -13,6 +13,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"strings"
+	"sync"
 
 	"github.com/keyrack/keyrack/api"
 )
@@ -55,7 +56,7 @@ func fill(rng *rand.Rand, f *api.Field, v reflect.Value) {
 			v.SetString(alias(rng))
 			return
 		}
-		v.SetString(text(rng, size(rng, f.Min, f.Max)))
+		v.SetString(patterned(rng, f.Pattern, size(rng, f.Min, f.Max)))
 	case api.ShapeKeyRef:
 		ref := KeyRef(rng)
 		for f.Form != api.AnyForm && (ref.Form == api.RefAlias || ref.Form == api.RefAliasARN) {
@@ -131,6 +132,40 @@ func text(rng *rand.Rand, n int) string {
 		runes[i] = letters[rng.IntN(len(letters))]
 	}
 	return string(runes)
+}
+
+// patterned returns n code points that match a pattern as they do one by one, or its example.
+func patterned(rng *rand.Rand, p *api.Pattern, n int) string {
+	if p == nil {
+		return text(rng, n)
+	}
+	fit := fitting(p)
+	runes := make([]rune, n)
+	for i := range runes {
+		if len(fit) > 0 {
+			runes[i] = fit[rng.IntN(len(fit))]
+		}
+	}
+	if !p.Matches(string(runes)) {
+		return p.Example
+	}
+	return string(runes)
+}
+
+var fitted sync.Map // *api.Pattern -> []rune
+
+// fitting returns the code points below U+0180 that match a pattern one by one.
+func fitting(p *api.Pattern) (fit []rune) {
+	if known, ok := fitted.Load(p); ok {
+		return known.([]rune)
+	}
+	for c := range rune(0x180) {
+		if p.Matches(string(c)) {
+			fit = append(fit, c)
+		}
+	}
+	fitted.Store(p, fit)
+	return fit
 }
 
 // bytes returns n bytes of any value.

@@ -173,6 +173,8 @@ func cddlMap(service string, t reflect.Type, dir direction) string {
 		}
 		if f.Form != api.AnyForm {
 			note += ", " + f.Form.String()
+		} else if f.Pattern != nil {
+			note += ", " + f.Pattern.String()
 		}
 		if f.Required || f.Always && dir == received {
 			optional = ""

@@ -231,6 +231,8 @@ func memberRules(f *api.Field, dir direction) (rules []string) {
 	}
 	if f.Form != api.AnyForm {
 		rules = append(rules, f.Form.String())
+	} else if f.Pattern != nil {
+		rules = append(rules, f.Pattern.String())
 	}
 	if bounded := f.Max != api.Unbounded; bounded && (f.Shape == api.ShapeSecret || f.Shape == api.ShapeBlob) {
 		rules = append(rules, fmt.Sprintf("%d to %d bytes", f.Min, f.Max))

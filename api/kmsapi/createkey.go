@@ -4,7 +4,7 @@ import "github.com/keyrack/keyrack/api"
 
 // CreateKeyRequest asks for a new key (AWS KMS API Reference, CreateKey).
 type CreateKeyRequest struct {
-	Policy                         string    `n:"1" rule:"len=1:131072"`
+	Policy                         string    `n:"1" rule:"len=1:131072,like=policy"`
 	Description                    string    `n:"2" rule:"len=0:8192" audit:"show"`
 	KeyUsage                       KeyUsage  `n:"3" audit:"show" cond:"kms:KeyUsage"`
 	CustomerMasterKeySpec          KeySpec   `n:"4" audit:"show"`
@@ -14,7 +14,7 @@ type CreateKeyRequest struct {
 	BypassPolicyLockoutSafetyCheck bool      `n:"8" audit:"show" cond:"kms:BypassPolicyLockoutSafetyCheck"`
 	Tags                           []Tag     `n:"9" rule:"items=0:100" audit:"show"` // more than 50 are TagException
 	MultiRegion                    bool      `n:"10" audit:"show" cond:"kms:MultiRegion"`
-	XksKeyId                       string    `n:"11" rule:"len=1:128" audit:"show"`
+	XksKeyId                       string    `n:"11" rule:"len=1:128,like=xks-key" audit:"show"`
 }
 
 // Check refuses the deprecated twin beside the member that replaced it.

@@ -8,14 +8,14 @@ import "github.com/keyrack/keyrack/api"
 // CreateCustomKeyStoreRequest asks for a custom key store.
 type CreateCustomKeyStoreRequest struct {
 	CustomKeyStoreName               string                           `n:"1" rule:"required,len=1:256" audit:"show"`
-	CloudHsmClusterId                string                           `n:"2" rule:"len=19:24" audit:"show"`
+	CloudHsmClusterId                string                           `n:"2" rule:"len=19:24,like=cluster" audit:"show"`
 	TrustAnchorCertificate           string                           `n:"3" rule:"len=1:5000"`
 	KeyStorePassword                 string                           `n:"4" rule:"len=7:32"`
 	CustomKeyStoreType               CustomKeyStoreType               `n:"5" audit:"show"`
-	XksProxyUriEndpoint              string                           `n:"6" rule:"len=10:128" audit:"show"`
-	XksProxyUriPath                  string                           `n:"7" rule:"len=10:128" audit:"show"`
-	XksProxyVpcEndpointServiceName   string                           `n:"8" rule:"len=20:64" audit:"show"`
-	XksProxyVpcEndpointServiceOwner  string                           `n:"9" rule:"len=12:12" audit:"show"`
+	XksProxyUriEndpoint              string                           `n:"6" rule:"len=10:128,like=xks-endpoint" audit:"show"`
+	XksProxyUriPath                  string                           `n:"7" rule:"len=10:128,like=xks-path" audit:"show"`
+	XksProxyVpcEndpointServiceName   string                           `n:"8" rule:"len=20:64,like=xks-service" audit:"show"`
+	XksProxyVpcEndpointServiceOwner  string                           `n:"9" rule:"len=12:12,like=account" audit:"show"`
 	XksProxyAuthenticationCredential XksProxyAuthenticationCredential `n:"10"`
 	XksProxyConnectivity             XksProxyConnectivity             `n:"11" audit:"show"`
 }
@@ -28,8 +28,8 @@ type CreateCustomKeyStoreResponse struct {
 // XksProxyAuthenticationCredential is what a proxy knows the appliance by (AWS KMS API
 // Reference, XksProxyAuthenticationCredentialType).
 type XksProxyAuthenticationCredential struct {
-	AccessKeyId        string `n:"1" rule:"required,len=20:30"`
-	RawSecretAccessKey string `n:"2" rule:"required,len=43:64"`
+	AccessKeyId        string `n:"1" rule:"required,len=20:30,like=xks-id"`
+	RawSecretAccessKey string `n:"2" rule:"required,len=43:64,like=xks-secret"`
 }
 
 // UpdateCustomKeyStoreRequest asks for a custom key store to be changed.
@@ -37,11 +37,11 @@ type UpdateCustomKeyStoreRequest struct {
 	CustomKeyStoreId                 string                           `n:"1" rule:"required,len=1:64" audit:"show"`
 	NewCustomKeyStoreName            string                           `n:"2" rule:"len=1:256" audit:"show"`
 	KeyStorePassword                 string                           `n:"3" rule:"len=7:32"`
-	CloudHsmClusterId                string                           `n:"4" rule:"len=19:24" audit:"show"`
-	XksProxyUriEndpoint              string                           `n:"5" rule:"len=10:128" audit:"show"`
-	XksProxyUriPath                  string                           `n:"6" rule:"len=10:128" audit:"show"`
-	XksProxyVpcEndpointServiceName   string                           `n:"7" rule:"len=20:64" audit:"show"`
-	XksProxyVpcEndpointServiceOwner  string                           `n:"8" rule:"len=12:12" audit:"show"`
+	CloudHsmClusterId                string                           `n:"4" rule:"len=19:24,like=cluster" audit:"show"`
+	XksProxyUriEndpoint              string                           `n:"5" rule:"len=10:128,like=xks-endpoint" audit:"show"`
+	XksProxyUriPath                  string                           `n:"6" rule:"len=10:128,like=xks-path" audit:"show"`
+	XksProxyVpcEndpointServiceName   string                           `n:"7" rule:"len=20:64,like=xks-service" audit:"show"`
+	XksProxyVpcEndpointServiceOwner  string                           `n:"8" rule:"len=12:12,like=account" audit:"show"`
 	XksProxyAuthenticationCredential XksProxyAuthenticationCredential `n:"9"`
 	XksProxyConnectivity             XksProxyConnectivity             `n:"10" audit:"show"`
 }
@@ -77,8 +77,8 @@ type DisconnectCustomKeyStoreResponse struct{}
 type DescribeCustomKeyStoresRequest struct {
 	CustomKeyStoreId   string `n:"1" rule:"len=1:64" audit:"show"`
 	CustomKeyStoreName string `n:"2" rule:"len=1:256" audit:"show"`
-	Limit              int64  `n:"3" rule:"range=1:1000"` // absent = 100
-	Marker             string `n:"4" rule:"len=1:1024"`   // NextMarker of the page before
+	Limit              int64  `n:"3" rule:"range=1:1000"`           // absent = 100
+	Marker             string `n:"4" rule:"len=1:1024,like=marker"` // NextMarker of the page before
 }
 
 // DescribeCustomKeyStoresResponse is a page of custom key stores. There are none.

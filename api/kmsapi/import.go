@@ -30,8 +30,8 @@ type ImportKeyMaterialRequest struct {
 	ValidTo                api.Time        `n:"4" audit:"show" cond:"kms:ValidTo"`
 	ExpirationModel        ExpirationModel `n:"5" audit:"show" cond:"kms:ExpirationModel" default:"KEY_MATERIAL_EXPIRES"`
 	ImportType             ImportType      `n:"6" audit:"show"`
-	KeyMaterialDescription string          `n:"7" rule:"len=0:256" audit:"show"`
-	KeyMaterialId          string          `n:"8" rule:"len=64:64" audit:"show"`
+	KeyMaterialDescription string          `n:"7" rule:"len=0:256,like=label" audit:"show"`
+	KeyMaterialId          string          `n:"8" rule:"len=64:64,like=hex" audit:"show"`
 }
 
 // ImportKeyMaterialResponse is the answer to ImportKeyMaterialRequest. KeyId is the key's
@@ -45,7 +45,7 @@ type ImportKeyMaterialResponse struct {
 // one if KeyMaterialId is absent (AWS KMS API Reference, DeleteImportedKeyMaterial).
 type DeleteImportedKeyMaterialRequest struct {
 	KeyId         api.KeyRef `n:"1" rule:"required,len=1:2048,key" audit:"show"`
-	KeyMaterialId string     `n:"2" rule:"len=64:64" audit:"show"`
+	KeyMaterialId string     `n:"2" rule:"len=64:64,like=hex" audit:"show"`
 }
 
 // DeleteImportedKeyMaterialResponse is the answer to DeleteImportedKeyMaterialRequest.

@@ -6,8 +6,8 @@ import "github.com/keyrack/keyrack/api"
 // in it, a page at a time (AWS KMS API Reference, ListAliases).
 type ListAliasesRequest struct {
 	KeyId  api.KeyRef `n:"1" rule:"len=1:2048,key" audit:"show"`
-	Limit  int64      `n:"2" rule:"range=1:100"` // absent = 50
-	Marker string     `n:"3" rule:"len=1:1024"`  // NextMarker of the page before
+	Limit  int64      `n:"2" rule:"range=1:100"`            // absent = 50
+	Marker string     `n:"3" rule:"len=1:1024,like=marker"` // NextMarker of the page before
 }
 
 // ListAliasesResponse is a page, shorter names first and then in the order of

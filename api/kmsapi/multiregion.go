@@ -21,7 +21,7 @@ type MultiRegionKey struct {
 type ReplicateKeyRequest struct {
 	KeyId                          api.KeyRef `n:"1" rule:"required,len=1:2048,key" audit:"show"`
 	ReplicaRegion                  string     `n:"2" rule:"required,len=1:32" audit:"show" cond:"kms:ReplicaRegion"`
-	Policy                         string     `n:"3" rule:"len=1:131072"`
+	Policy                         string     `n:"3" rule:"len=1:131072,like=policy"`
 	BypassPolicyLockoutSafetyCheck bool       `n:"4" audit:"show" cond:"kms:BypassPolicyLockoutSafetyCheck"`
 	Description                    string     `n:"5" rule:"len=0:8192" audit:"show"`
 	Tags                           []Tag      `n:"6" rule:"items=0:100" audit:"show"`

@@ -53,8 +53,8 @@ type RotateKeyOnDemandResponse struct {
 type ListKeyRotationsRequest struct {
 	KeyId              api.KeyRef         `n:"1" rule:"required,len=1:2048,key" audit:"show"`
 	IncludeKeyMaterial IncludeKeyMaterial `n:"2" audit:"show" default:"ROTATIONS_ONLY"`
-	Limit              int64              `n:"3" rule:"range=1:1000"` // absent = 100
-	Marker             string             `n:"4" rule:"len=1:1024"`   // NextMarker of the page before
+	Limit              int64              `n:"3" rule:"range=1:1000"`           // absent = 100
+	Marker             string             `n:"4" rule:"len=1:1024,like=marker"` // NextMarker of the page before
 }
 
 // ListKeyRotationsResponse is a page, the oldest first. NextMarker is there only if it

@@ -33,8 +33,8 @@ type UntagResourceResponse struct{}
 // API Reference, ListResourceTags).
 type ListResourceTagsRequest struct {
 	KeyId  api.KeyRef `n:"1" rule:"required,len=1:2048,key" audit:"show"`
-	Limit  int64      `n:"2" rule:"range=1:50"` // absent = 50
-	Marker string     `n:"3" rule:"len=1:1024"` // NextMarker of the page before
+	Limit  int64      `n:"2" rule:"range=1:50"`             // absent = 50
+	Marker string     `n:"3" rule:"len=1:1024,like=marker"` // NextMarker of the page before
 }
 
 // ListResourceTagsResponse is a page in the order of the bytes of TagKeys.

@@ -84,6 +84,8 @@ func (m *breaker) good(t *testing.T, f *api.Field) string {
 	switch {
 	case f.Form == api.AliasForm:
 		return "alias/nothing"
+	case f.Pattern != nil:
+		return f.Pattern.Example
 	case f.Name == "KeyId" || strings.HasSuffix(f.Name, "KeyId"):
 		return m.key
 	case f.Name == "KeyHash":
@@ -136,6 +138,9 @@ func (m *breaker) texts(f *api.Field, flag string) (all []broken) {
 	}
 	if f.Min > 0 {
 		all = append(all, broken{"is too short", []string{flag, strings.Repeat("x", int(f.Min)-1)}})
+	}
+	if f.Pattern != nil {
+		all = append(all, broken{"breaks its pattern", []string{flag, strings.Repeat("—", int(max(f.Min, 1)))}})
 	}
 	switch f.Form {
 	case api.AliasForm:

@@ -57,6 +57,7 @@ var bans = []struct{ who, not, only, why string }{
 var modules = map[string]string{
 	"filippo.io/age":                     "service/appliance",
 	"filippo.io/mldsa":                   "internal/pq",
+	"github.com/aws/aws-sdk-go-v2":       "tests",
 	"github.com/cloudflare/circl":        "internal/pq",
 	"github.com/decred/dcrd/dcrec":       "service/kms",
 	"github.com/fxamacker/cbor/v2":       "internal/cbor",
