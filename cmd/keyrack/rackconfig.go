@@ -34,7 +34,7 @@ func (sh *shell) rackConfig(command string) (cfg rack.Config, err error) {
 		Listen: v.Text("appliance.listen"), Locked: v.Bool("appliance.locked"),
 		AuditBytes: v.Int("audit.audit-segment"), Durability: audit.Durability(v.Int("audit.audit-durability")),
 		Limits: limitsOf(v), Pools: poolsOf(v), MaxPrincipals: int(v.Int("limits.max-principals")),
-		MaxKeys: int(v.Int("limits.max-keys-per-account")), CachedKeys: int(v.Int("cache.cached-keys")), CachedAliases: int(v.Int("cache.cached-aliases")),
+		MaxKeys: int(v.Int("limits.max-keys-per-account")), CachedKeys: int(v.Int("cache.cached-keys")), PackedKeys: int(v.Int("cache.packed-keys")), CachedAliases: int(v.Int("cache.cached-aliases")),
 	}
 	if command == "init" {
 		cfg.Token = makes

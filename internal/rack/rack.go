@@ -57,6 +57,7 @@ type Config struct {
 
 	MaxKeys       int // of one account; see kms.Config; 0 = api.MaxKeys
 	CachedKeys    int // see kms.Config; 0 = api.CachedKeys
+	PackedKeys    int // 0 = api.PackedKeys
 	CachedAliases int // 0 = api.CachedAliases
 	MaxPrincipals int // see iam.Config; 0 = api.MaxPrincipals
 

@@ -107,7 +107,7 @@ func (a *Appliance) recoverLog(ctx context.Context, o *opened) error {
 }
 
 func (a *Appliance) startServices(_ context.Context, o *opened) (err error) {
-	keys := kms.Config{Store: o.records, Realm: a.cfg.Realm, Clock: a.cfg.Clock, Logger: a.cfg.Logger, MaxKeys: a.cfg.MaxKeys, CachedKeys: a.cfg.CachedKeys, CachedAliases: a.cfg.CachedAliases}
+	keys := kms.Config{Store: o.records, Realm: a.cfg.Realm, Clock: a.cfg.Clock, Logger: a.cfg.Logger, MaxKeys: a.cfg.MaxKeys, CachedKeys: a.cfg.CachedKeys, PackedKeys: a.cfg.PackedKeys, CachedAliases: a.cfg.CachedAliases}
 	if keys.MarkerKey, err = a.markerKey(); err != nil {
 		return err
 	}

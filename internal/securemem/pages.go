@@ -66,3 +66,20 @@ func Harden() error {
 	}
 	return nil
 }
+
+// Pages returns n zero bytes off the Go heap, which take memory only where they are written to, and are kept out of
+// core dumps. They are not locked: for what is sealed. FreePages
+// gives them back.
+func Pages(n int) ([]byte, error) {
+	pages, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, fmt.Errorf("securemem: map %d bytes: %w", n, err)
+	}
+	if err := hidePages(pages); err != nil {
+		return nil, errors.Join(err, unmap(pages))
+	}
+	return pages, nil
+}
+
+// FreePages gives back what Pages returned: no byte of it may be touched any more.
+func FreePages(pages []byte) error { return unmap(pages) }

@@ -113,6 +113,7 @@ func (s *Service) open(c *access.Call, k *key, blob, encryptionContext []byte) (
 func (s *Service) damagedMaterial(k *key, err error) error {
 	s.damaged.Add(1)
 	s.keys.forget(k)
+	s.packed.drop(k.id, 0)
 	return &api.Error{Kind: api.KindKeyUnavailable, Reason: "material-damaged", Err: err,
 		Message: "the key's material in memory has changed and was dropped; try again"}
 }

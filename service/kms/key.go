@@ -156,17 +156,24 @@ func keyOfRow(n keystore.Name) (id api.KeyID, ok bool) {
 	return api.KeyID([]byte(parts[0])), true
 }
 
+// newKey returns the snapshot of a key's row alone.
+func (s *Service) newKey(id api.KeyID, row keyRow, account api.AccountID) *key {
+	k := &key{id: id, account: account, row: row}
+	k.arn, k.rules = s.realm.KeyARN(account, id, k.multi), policy.AccountRoot(account)
+	return k
+}
+
 // readKey reads a key, its tags and its current material.
 func (s *Service) readKey(r keystore.Reader, id api.KeyID) (*key, error) {
 	b, err := r.Get(keyName(id))
 	if err != nil {
 		return nil, err
 	}
-	k := &key{id: id}
-	if k.row, k.account, err = parseKeyRow(b); err != nil {
+	row, account, err := parseKeyRow(b)
+	if err != nil {
 		return nil, err
 	}
-	k.arn, k.rules = s.realm.KeyARN(k.account, id, k.multi), policy.AccountRoot(k.account)
+	k := s.newKey(id, row, account)
 	if k.tags, err = readTags(r, id, k.row.Tags); err != nil {
 		return nil, err
 	}

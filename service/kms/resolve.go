@@ -111,6 +111,9 @@ func (s *Service) key(c *access.Call, id api.KeyID) (*key, error) {
 	if k := s.keys.get(id); k != nil {
 		return k, nil
 	}
+	if k, err := s.unpacked(id); k != nil || err != nil {
+		return k, err
+	}
 	if err := c.Need(work.Store); err != nil {
 		return nil, err
 	}
@@ -137,6 +140,7 @@ func (s *Service) load(ctx context.Context, id api.KeyID) (*key, error) {
 		return nil, api.Internal(fmt.Errorf("load key %s: %w", id, err))
 	}
 	s.keys.put(k, seen)
+	s.pack(k, seen)
 	return k, nil
 }
 

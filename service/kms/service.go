@@ -33,6 +33,7 @@ type Service struct {
 	logger     *slog.Logger
 	markers    [32]byte // MAC key of page markers: it guards no secret
 	keys       *cache
+	packed     *packed
 	aliases    *aliases
 	expansions expansions
 	pasts      pasts
@@ -55,6 +56,7 @@ type Config struct {
 	MarkerKey [32]byte // MAC key of the markers of pages: FORMAT.md, "Markers"
 
 	MaxKeys       int // of one account; 0 = api.MaxKeys
+	PackedKeys    int // keys kept sealed in memory besides, at most; 0 = api.PackedKeys
 	CachedKeys    int // keys kept in memory, at most; 0 = api.CachedKeys
 	CachedAliases int // aliases kept in memory; 0 = api.CachedAliases
 }
@@ -70,6 +72,11 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		pasts: pasts{most: max(1, most/2)}, mostKeys: uint64(cmp.Or(cfg.MaxKeys, api.MaxKeys)),
 	}
 	s.due.woken = make(chan struct{}, 1)
+	packed, err := newPacked(cmp.Or(cfg.PackedKeys, api.PackedKeys))
+	if err != nil {
+		return nil, err
+	}
+	s.packed = packed
 	var now keystore.Revision
 	if err := s.store.View(ctx, func(r keystore.Reader) error { now = r.Revision(); return nil }); err != nil {
 		return nil, fmt.Errorf("read the store's revision: %w", err)
@@ -98,6 +105,7 @@ func cacheSize(most int) int {
 func (s *Service) follow(ctx context.Context, after keystore.Revision) {
 	err := s.store.Watch(ctx, after, s.changed)
 	s.keys.close()
+	s.packed.close()
 	s.aliases.close()
 	if err != nil && !errors.Is(err, context.Canceled) {
 		s.logger.LogAttrs(ctx, slog.LevelError, "keys are no longer cached: the store's changes cannot be followed", slog.Any("error", err))
@@ -169,6 +177,7 @@ func (s *Service) changed(rev keystore.Revision, changes []keystore.Change) erro
 	s.caughtUp.Do(func() { close(s.ready) })
 	for _, c := range changes {
 		if id, ok := keyOfRow(c.Name); ok {
+			s.packed.drop(id, rev)
 			s.keys.drop(id, rev)
 		} else if id, ok := aliasOfRow(c.Name); ok {
 			s.aliases.drop(id, rev)
@@ -176,5 +185,6 @@ func (s *Service) changed(rev keystore.Revision, changes []keystore.Change) erro
 			s.due.wake()
 		}
 	}
+	s.packed.delivered.Store(uint64(rev))
 	return nil
 }
