@@ -15,6 +15,20 @@ import (
 // goes. It needs a worker. f may run several times and must have filled the response when it
 // returns nil; its error comes back as it is.
 func (c *Call) Update(store keystore.Store, f func(keystore.Tx) error) error {
+	return c.update(store, nil, f)
+}
+
+// Refuse writes what a refusal leaves behind, a count of failed tries, as Update does:
+// in one transaction with the record, which is that of the refusal. It returns cause
+// once that is made, else what kept it from being made.
+func (c *Call) Refuse(store keystore.Store, cause error, f func(keystore.Tx) error) error {
+	if err := c.update(store, c.outcome(cause), f); err != nil {
+		return err
+	}
+	return cause
+}
+
+func (c *Call) update(store keystore.Store, refusal *api.Error, f func(keystore.Tx) error) error {
 	if err := c.mayWrite(); err != nil {
 		return err
 	}
@@ -24,7 +38,7 @@ func (c *Call) Update(store keystore.Store, f func(keystore.Tx) error) error {
 			return err
 		}
 		var rec audit.Record
-		c.describe(&rec, nil)
+		c.describe(&rec, refusal)
 		row := audit.AppendRecord(appendPosition(nil, c.session.gate.Log.Durable()), &rec)
 		encoded = row[positionLen:]
 		return putOutbox(tx, outboxName(c.event), row)

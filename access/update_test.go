@@ -114,6 +114,42 @@ func TestAChangeThatFailsAfterwards(t *testing.T) {
 	}
 }
 
+// TestARefusalThatLeavesSomething: what it leaves is made with its record, which says
+// that it was refused and shows nothing of the response.
+func TestARefusalThatLeavesSomething(t *testing.T) {
+	t.Parallel()
+	cause := api.Errorf(api.KindInvalidCiphertext, "damaged")
+	refuse := func(store keystore.Store) method {
+		return func(c *access.Call, _ *ask, out *answer) error {
+			if err := errors.Join(c.Admit(thing{}), c.Need(work.Store)); err != nil {
+				return c.Need(work.Store)
+			}
+			out.Text = "never shown"
+			return c.Refuse(store, cause, func(tx keystore.Tx) error { return tx.Put(row, nil) })
+		}
+	}
+	store := keystore.NewMemory()
+	for name, c := range map[string]struct {
+		store keystore.Store
+		want  api.Kind
+	}{"made": {store, cause.Kind}, "not made": {brokenStore{keystore.NewMemory()}, api.KindInternal}} {
+		r := newRig(t)
+		if reply := r.call(root, access.Handle(r.Gate, change, refuse(c.store)), goodBody); reply.Kind != c.want {
+			t.Errorf("%s: answered %v (%v), want %v", name, reply.Kind, reply.Err(), c.want)
+		}
+		if rec := r.one(); rec.Error != uint16(c.want) || rec.Response != nil || rec.Op != change.Number {
+			t.Errorf("%s: recorded %+v", name, rec)
+		}
+	}
+	outbox, made := rows(t, store)
+	if len(outbox) != 1 || !made {
+		t.Fatalf("%d rows in the outbox, changed=%t", len(outbox), made)
+	}
+	if rec, err := audit.ParseRecord(outbox[0][8:]); err != nil || rec.Error != uint16(cause.Kind) {
+		t.Errorf("the store has %+v, %v", rec, err)
+	}
+}
+
 // TestAChangeThatIsNotMade leaves one record of the failure, and no row.
 func TestAChangeThatIsNotMade(t *testing.T) {
 	t.Parallel()
