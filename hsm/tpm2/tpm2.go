@@ -20,7 +20,7 @@
 // more. Two keys that take turns pay 0.7 ms more each time, because only one stays loaded.
 //
 // What the TPM library keeps of a session on the heap, copies of the root's answers among it, is erased when the process ends:
-// calls to a device do not run under runtime/secret.
+// a call to a device is nothing for securemem.Do.
 package tpm2
 
 import (
@@ -218,7 +218,7 @@ func (t *Token) attempt(ctx context.Context, f func(*link) error) (err error) {
 			}
 		}
 		t.link.ctx = ctx
-		err = f(t.link) // not in securemem.Do: a process that waits for a device in it has died of a segmentation fault
+		err = f(t.link) // not in securemem.Do: it sets deadlines, of which workers have died there
 		switch {
 		case t.link.fault != nil:
 			t.drop()

@@ -2,8 +2,4 @@
 
 package securemem
 
-import "runtime/secret"
-
 const erases = true
-
-func do(f func()) { secret.Do(f) }

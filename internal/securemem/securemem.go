@@ -110,4 +110,7 @@ func AllowUnlocked(allow bool) { std.allowUnlocked(allow) }
 // when the program was built with GOEXPERIMENT=runtimesecret for linux/amd64 or linux/arm64; otherwise it only runs f.
 // Goroutines started by f and global variables are not covered. Calls may nest. A panic of f passes through.
 // Package runtime/secret is the source; a call costs about 70 ns.
+//
+// f computes: it calls no C, waits for nothing, sets no deadline or other timer and locks no thread, or the process may die of
+// it, as spareThreads tells; and it is short, for a goroutine inside is stopped at calls of functions only.
 func Do(f func()) { do(f) }

@@ -20,11 +20,36 @@ import (
 // hardened is set in the child that TestHarden starts: Harden cannot be undone, so it needs a process of its own.
 const hardened = "SECUREMEM_TEST_HARDENED"
 
+// threads is set in the child that TestDoHasThreads starts: what a process does first, it does once.
+const threads = "SECUREMEM_TEST_THREADS"
+
 func TestMain(m *testing.M) {
-	if os.Getenv(hardened) != "" {
+	switch {
+	case os.Getenv(hardened) != "":
 		os.Exit(reportHardened())
+	case os.Getenv(threads) != "":
+		os.Exit(reportThreads())
 	}
 	os.Exit(m.Run())
+}
+
+func reportThreads() int {
+	securemem.Do(func() { securemem.Do(func() {}) })
+	all, err := os.ReadDir("/proc/self/task")
+	fmt.Println(len(all), err)
+	return 0
+}
+
+// TestDoHasThreads: a program with cgo starts no thread inside Do, because it has enough before.
+func TestDoHasThreads(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), threads+"=1", "GOMAXPROCS=3")
+	out, err := cmd.CombinedOutput()
+	var n int
+	if _, scan := fmt.Sscan(string(out), &n); err != nil || scan != nil || n < securemem.Threads(3) {
+		t.Errorf("a process has %s threads after Do, want %d: %v", out, securemem.Threads(3), err)
+	}
 }
 
 func reportHardened() int {
