@@ -11,7 +11,7 @@ import (
 // and its length are the spec's, and what is then expanded signs what it verifies, but for
 // RSA, whose signatures are checked before they leave.
 func FuzzMaterial(f *testing.F) {
-	for spec := kmsapi.KeySpecSymmetricDefault; spec <= kmsapi.KeySpecECCNISTEdwards25519; spec++ {
+	for spec := kmsapi.KeySpecSymmetricDefault; spec <= kmsapi.KeySpecMLKEM1024; spec++ {
 		if kms.Has(spec) && (spec <= kmsapi.KeySpecRSA2048 || spec > kmsapi.KeySpecRSA4096) { // longer primes are the same code, and slow to draw
 			f.Add(byte(spec), kms.Draw(f, spec))
 		}
