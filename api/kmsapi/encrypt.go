@@ -37,9 +37,22 @@ type DecryptRequest struct {
 	DryRunModifiers     []DryRunModifier      `n:"8" rule:"items=0:1" audit:"show"`
 }
 
-// Check holds the rule that spans members: what may stand in for a ciphertext.
+// Check holds the rules that span members: what may stand in for a ciphertext, and
+// which ciphertexts name no key.
 func (r *DecryptRequest) Check() error {
+	if err := keyOfAsymmetric(r.EncryptionAlgorithm, "KeyId", &r.KeyId); err != nil {
+		return err
+	}
 	return ciphertextOrModifier(r.CiphertextBlob, r.DryRun, r.DryRunModifiers, "KeyId", &r.KeyId)
+}
+
+// keyOfAsymmetric refuses a request that does not say by the member called name which
+// asymmetric key is meant: a ciphertext of one does not.
+func keyOfAsymmetric(a EncryptionAlgorithm, name string, key *api.KeyRef) error {
+	if a == SymmetricDefault || key.Form != api.RefAbsent {
+		return nil
+	}
+	return api.Errorf(api.KindValidation, "%s is required with algorithm %s: a ciphertext of an asymmetric key does not name its key.", name, a)
 }
 
 // ciphertextOrModifier refuses a request without a ciphertext unless it is a dry

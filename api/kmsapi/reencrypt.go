@@ -27,8 +27,12 @@ type ReEncryptRequest struct {
 	DryRunModifiers                []DryRunModifier      `n:"10" rule:"items=0:1" audit:"show"`
 }
 
-// Check holds the rule that spans members: what may stand in for a ciphertext.
+// Check holds the rules that span members: what may stand in for a ciphertext, and
+// which ciphertexts name no key.
 func (r *ReEncryptRequest) Check() error {
+	if err := keyOfAsymmetric(r.SourceEncryptionAlgorithm, "SourceKeyId", &r.SourceKeyId); err != nil {
+		return err
+	}
 	return ciphertextOrModifier(r.CiphertextBlob, r.DryRun, r.DryRunModifiers, "SourceKeyId", &r.SourceKeyId)
 }
 

@@ -241,7 +241,7 @@ for i in $(seq 51); do printf 'tag%s=x ' $i; done > tags`)
 		{"a message too long for Ed25519", "keyrack sign --key $(cat ed) --in /dev/zero"},
 		{"no message for Ed25519", "keyrack sign --key $(cat ed) --in /dev/null"},
 		{"the public key of a key that has none", "keyrack key public $(cat key)"},
-		{"a usage that this version does not have", "keyrack key create --spec RSA_2048 --usage ENCRYPT_DECRYPT"},
+		{"a usage that no such key has", "keyrack key create --spec ECC_NIST_P256 --usage ENCRYPT_DECRYPT"},
 		{"verify without a signature", "keyrack verify --key k --in letter"},
 		{"verify-mac without a MAC", "keyrack verify-mac --key k --in letter"},
 		{"a marker that is none", "keyrack call kms ListKeys --marker nonsense"},

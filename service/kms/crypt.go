@@ -3,6 +3,7 @@ package kms
 import (
 	"github.com/keyrack/keyrack/access"
 	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/api/kmsapi"
 	"github.com/keyrack/keyrack/internal/seal"
 )
 
@@ -27,8 +28,12 @@ var errIncorrectKey = &api.Error{
 
 // keyOf returns the key to decrypt with, admitted for op's action: the one that
 // ref names, which must be the ciphertext's own, or the one that the ciphertext
-// names. ignored says that there need be no ciphertext.
-func (s *Service) keyOf(c *access.Call, op *api.Op, ref *api.KeyRef, blob []byte, ignored bool) (*key, error) {
+// names. ignored says that there need be no ciphertext. Those of asymmetric algorithms
+// may look like anything: they name no key, and ref does.
+func (s *Service) keyOf(c *access.Call, op *api.Op, ref *api.KeyRef, a kmsapi.EncryptionAlgorithm, blob []byte, ignored bool) (*key, error) {
+	if a != kmsapi.SymmetricDefault {
+		return s.admitted(c, op, ref)
+	}
 	h, ok := seal.ParseMessage(blob)
 	if !ok && !ignored {
 		return nil, errInvalidCiphertext
@@ -40,7 +45,7 @@ func (s *Service) keyOf(c *access.Call, op *api.Op, ref *api.KeyRef, blob []byte
 	if err != nil {
 		return nil, err
 	}
-	if ok && h.KeyID != k.id {
+	if ok && h.KeyID != k.id && !k.asymmetric() {
 		return nil, errIncorrectKey
 	}
 	return k, nil

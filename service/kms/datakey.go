@@ -58,7 +58,7 @@ func (s *Service) wrapping(c *access.Call, ref *api.KeyRef, dryRun bool) (*key, 
 	if err != nil {
 		return nil, err
 	}
-	if err := k.usable(kmsapi.SymmetricDefault); err != nil {
+	if err := k.usable(c.Op(), kmsapi.SymmetricDefault); err != nil {
 		return nil, err
 	}
 	if dryRun {

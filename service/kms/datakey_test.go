@@ -148,7 +148,7 @@ func TestDataKeyRefusals(t *testing.T) {
 		"disabled":                    {r.Client, kmsapi.GenerateDataKeyRequest{KeyId: ref(disabled), KeySpec: aes}, "DisabledException: " + disabled + " is disabled."},
 		"disabled, dry run":           {r.Client, kmsapi.GenerateDataKeyRequest{KeyId: ref(disabled), KeySpec: aes, DryRun: true}, "DisabledException: "},
 		"disabled, signs":             {r.Client, kmsapi.GenerateDataKeyRequest{KeyId: ref(both), KeySpec: aes}, "DisabledException: "},
-		"signs":                       {r.Client, kmsapi.GenerateDataKeyRequest{KeyId: ref(signing), KeySpec: aes}, "InvalidKeyUsageException: " + signing + " has KeySpec HMAC_256"},
+		"signs":                       {r.Client, kmsapi.GenerateDataKeyRequest{KeyId: ref(signing), KeySpec: aes}, "InvalidKeyUsageException: " + signing + " key usage is GENERATE_VERIFY_MAC which is not valid for GenerateDataKey"},
 		"signs, dry run":              {r.Client, kmsapi.GenerateDataKeyRequest{KeyId: ref(signing), KeySpec: aes, DryRun: true}, "InvalidKeyUsageException: "},
 		"dry run":                     {r.Client, kmsapi.GenerateDataKeyRequest{KeyId: ref(arn), KeySpec: aes, DryRun: true}, "DryRunOperationException: The request would have succeeded"},
 	} {

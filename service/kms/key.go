@@ -38,16 +38,22 @@ func (k *key) ARN() string { return k.arn }
 // Rules returns the key's policy.
 func (k *key) Rules() *policy.Rules { return k.rules }
 
-// usable says whether the key can encrypt and decrypt with an algorithm now: the
+// asymmetric reports whether the key has a public half.
+func (k *key) asymmetric() bool { return k.row.Spec > kmsapi.KeySpecHMAC512 }
+
+// usable says whether the key can encrypt and decrypt with an algorithm now, for op: the
 // order and the words are AWS's, after access.
-func (k *key) usable(a kmsapi.EncryptionAlgorithm) error {
+func (k *key) usable(op *api.Op, a kmsapi.EncryptionAlgorithm) error {
 	if err := usableStates.refuse(k.arn, k.row.State); err != nil {
 		return err
 	}
-	if a != kmsapi.SymmetricDefault || k.row.Spec != kmsapi.KeySpecSymmetricDefault {
-		return api.Errorf(api.KindInvalidKeyUsage, "%s has KeySpec %s, which does not offer the algorithm %s", k.arn, k.row.Spec, a)
+	if k.row.Spec == kmsapi.KeySpecSymmetricDefault && a == kmsapi.SymmetricDefault {
+		return nil
 	}
-	return nil
+	if err := k.serves(op, kmsapi.UsageEncryptDecrypt); err != nil {
+		return err
+	}
+	return offered(k, k.offers().encryption, a)
 }
 
 // metadata returns what CreateKey and its like answer.
@@ -122,7 +128,7 @@ func (r *keyRow) metadata(id api.KeyID, account api.AccountID, arn string) kmsap
 		AWSAccountId: account.String(), KeyId: id.String(), Arn: arn, CreationDate: r.Created,
 		Enabled: r.State == kmsapi.StateEnabled, Description: r.Description, KeyUsage: r.Usage, KeyState: r.State,
 		Origin: r.Origin, KeyManager: r.Manager, CustomerMasterKeySpec: r.Spec, KeySpec: r.Spec,
-		EncryptionAlgorithms: can.encryption, MacAlgorithms: can.mac, SigningAlgorithms: can.signing,
+		EncryptionAlgorithms: can.encryption, MacAlgorithms: can.mac, SigningAlgorithms: can.signing, KeyAgreementAlgorithms: can.agreement,
 		EncapsulationAlgorithms: can.kem,
 	}
 	if r.Spec == kmsapi.KeySpecSymmetricDefault {

@@ -78,7 +78,7 @@ func (s *Service) macKey(c *access.Call, ref *api.KeyRef, a kmsapi.MacAlgorithm)
 
 // mac returns the code of a message in the call's own memory.
 func (s *Service) mac(c *access.Call, k *key, message []byte) ([]byte, error) {
-	as, err := s.expansions.use(k.current, k.id, specOf(k.row.Spec), c.Now())
+	as, err := s.expansions.use(k.current, k, c.Now())
 	if err != nil {
 		return nil, s.damagedMaterial(k, err)
 	}

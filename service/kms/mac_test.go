@@ -235,7 +235,7 @@ func TestMacRefusals(t *testing.T) {
 		})
 	}
 	_, err = client.Do(t.Context(), r.Client, kmsapi.Encrypt, &kmsapi.EncryptRequest{KeyId: ref(arn), Plaintext: text})
-	wantSays(t, err, "InvalidKeyUsageException: "+arn+" has KeySpec HMAC_256")
+	wantSays(t, err, "InvalidKeyUsageException: "+arn+" key usage is GENERATE_VERIFY_MAC which is not valid for Encrypt.")
 }
 
 // notUsable are the states in which a key serves nobody, with AWS's words.

@@ -105,6 +105,13 @@ func (a *scheme) sign(s *signer, input []byte) ([]byte, error) {
 	return signature, nil
 }
 
+// prove signs something.
+func (s *signer) prove(can algorithms) error {
+	a := &schemes[can.signing[0]]
+	_, err := a.sign(s, make([]byte, a.hash.Size()))
+	return err
+}
+
 // valid reports whether a signature is one of input.
 func (a *scheme) valid(public crypto.PublicKey, input, signature []byte) bool {
 	switch public := public.(type) {

@@ -156,6 +156,7 @@ func (s *Service) Routes(g *access.Gate) []access.Route {
 		access.Handle(g, kmsapi.GetPublicKey, s.GetPublicKey),
 		access.Handle(g, kmsapi.Encapsulate, s.Encapsulate),
 		access.Handle(g, kmsapi.Decapsulate, s.Decapsulate),
+		access.Handle(g, kmsapi.DeriveSharedSecret, s.DeriveSharedSecret),
 	)
 }
 

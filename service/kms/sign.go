@@ -64,7 +64,7 @@ func (s *Service) Verify(c *access.Call, in *kmsapi.VerifyRequest, out *kmsapi.V
 var errInvalidSignature = &api.Error{Kind: api.KindInvalidSignature, Message: "the signature is not one of the message under this key and algorithm"}
 
 // GetPublicKey returns the public half of an asymmetric key, with which anybody can
-// verify outside. (AWS KMS API Reference, GetPublicKey.)
+// verify, encrypt or agree outside. (AWS KMS API Reference, GetPublicKey.)
 //
 // Errors in the order in which they are found: InvalidGrantToken, AccessDenied and
 // NotFound, Disabled and KMSInvalidState, UnsupportedOperation (it is no asymmetric key).
@@ -79,7 +79,7 @@ func (s *Service) GetPublicKey(c *access.Call, in *kmsapi.GetPublicKeyRequest, o
 	if err := usableStates.refuse(k.arn, k.row.State); err != nil {
 		return err
 	}
-	if k.row.Spec <= kmsapi.KeySpecHMAC512 {
+	if !k.asymmetric() {
 		return api.Errorf(api.KindUnsupportedOperation, "%s has KeySpec %s: only an asymmetric key has a public key", k.arn, k.row.Spec)
 	}
 	as, err := s.expand(c, k)
@@ -89,7 +89,7 @@ func (s *Service) GetPublicKey(c *access.Call, in *kmsapi.GetPublicKeyRequest, o
 	can := k.offers()
 	*out = kmsapi.GetPublicKeyResponse{
 		KeyId: k.ARN(), PublicKey: as.(asymmetric).publicKey(), CustomerMasterKeySpec: k.row.Spec, KeySpec: k.row.Spec, KeyUsage: k.row.Usage,
-		EncryptionAlgorithms: can.encryption, SigningAlgorithms: can.signing, EncapsulationAlgorithms: can.kem,
+		EncryptionAlgorithms: can.encryption, SigningAlgorithms: can.signing, KeyAgreementAlgorithms: can.agreement, EncapsulationAlgorithms: can.kem,
 	}
 	return nil
 }
@@ -126,21 +126,14 @@ func (s *Service) signer(c *access.Call, k *key) (*signer, error) {
 // prove uses a key that was read back, where it is asymmetric: material that gives its
 // own id may have been no key before it was stored (FIPS 140-3 IG 10.3.A).
 func (s *Service) prove(c *access.Call, k *key) error {
-	if k.row.Spec <= kmsapi.KeySpecHMAC512 {
+	if !k.asymmetric() {
 		return nil
 	}
 	as, err := s.expand(c, k)
 	if err != nil {
 		return err
 	}
-	switch as := as.(type) {
-	case *signer:
-		a := &schemes[k.offers().signing[0]]
-		_, err = a.sign(as, make([]byte, a.hash.Size()))
-	case *kem:
-		_, _, err = as.encapsulate()
-	}
-	if err != nil {
+	if err := as.(asymmetric).prove(k.offers()); err != nil {
 		return s.damagedMaterial(k, err)
 	}
 	return nil

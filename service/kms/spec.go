@@ -19,7 +19,6 @@ type spec struct {
 	waits  work.Class                // what draw waits for
 	expand func([]byte) (any, error) // what the secret is used as, see expanded; nil = only ever the key of the KDF
 	offers offers
-	lacks  kmsapi.KeyUsage // what AWS offers besides; 0 = nothing
 }
 
 // offers is what a key can do, by the usage it was made for.
@@ -31,43 +30,49 @@ type algorithms struct {
 	mac        []kmsapi.MacAlgorithm
 	signing    []kmsapi.SigningAlgorithm
 	kem        []kmsapi.EncapsulationAlgorithm
+	agreement  []kmsapi.KeyAgreementAlgorithm
 }
 
 // none reports whether there is nothing: no key has that usage.
-func (a algorithms) none() bool { return len(a.encryption)+len(a.mac)+len(a.signing)+len(a.kem) == 0 }
+func (a algorithms) none() bool {
+	return len(a.encryption)+len(a.mac)+len(a.signing)+len(a.kem)+len(a.agreement) == 0
+}
 
 // specs is the table of the kinds of keys (AWS KMS developer guide, "Key spec
 // reference"), by their number. The first byte of a material's row is that number.
 var specs = [...]spec{
-	kmsapi.KeySpecSymmetricDefault: {32, random, work.Store, nil, encrypts(kmsapi.SymmetricDefault), 0},
+	kmsapi.KeySpecSymmetricDefault: {32, random, work.Store, nil, encrypts(kmsapi.SymmetricDefault)},
 
-	kmsapi.KeySpecHMAC224: {28, random, work.Store, hmacWith(sha256.New224), macs(kmsapi.HMACSHA224), 0},
-	kmsapi.KeySpecHMAC256: {32, random, work.Store, hmacWith(sha256.New), macs(kmsapi.HMACSHA256), 0},
-	kmsapi.KeySpecHMAC384: {48, random, work.Store, hmacWith(sha512.New384), macs(kmsapi.HMACSHA384), 0},
-	kmsapi.KeySpecHMAC512: {64, random, work.Store, hmacWith(sha512.New), macs(kmsapi.HMACSHA512), 0},
+	kmsapi.KeySpecHMAC224: {28, random, work.Store, hmacWith(sha256.New224), macs(kmsapi.HMACSHA224)},
+	kmsapi.KeySpecHMAC256: {32, random, work.Store, hmacWith(sha256.New), macs(kmsapi.HMACSHA256)},
+	kmsapi.KeySpecHMAC384: {48, random, work.Store, hmacWith(sha512.New384), macs(kmsapi.HMACSHA384)},
+	kmsapi.KeySpecHMAC512: {64, random, work.Store, hmacWith(sha512.New), macs(kmsapi.HMACSHA512)},
 
-	kmsapi.KeySpecRSA2048: {256, drawPrimes, work.Generate, rsaKey, signs(rsaAlgorithms...), kmsapi.UsageEncryptDecrypt},
-	kmsapi.KeySpecRSA3072: {384, drawPrimes, work.Generate, rsaKey, signs(rsaAlgorithms...), kmsapi.UsageEncryptDecrypt},
-	kmsapi.KeySpecRSA4096: {512, drawPrimes, work.Generate, rsaKey, signs(rsaAlgorithms...), kmsapi.UsageEncryptDecrypt},
+	kmsapi.KeySpecRSA2048: {256, drawPrimes, work.Generate, rsaKey, rsaOffers},
+	kmsapi.KeySpecRSA3072: {384, drawPrimes, work.Generate, rsaKey, rsaOffers},
+	kmsapi.KeySpecRSA4096: {512, drawPrimes, work.Generate, rsaKey, rsaOffers},
 
-	kmsapi.KeySpecECCNISTP256: {32, drawScalar(elliptic.P256()), work.Compute, ecdsaKey(elliptic.P256()), signs(kmsapi.ECDSASHA256), kmsapi.UsageKeyAgreement},
-	kmsapi.KeySpecECCNISTP384: {48, drawScalar(elliptic.P384()), work.Compute, ecdsaKey(elliptic.P384()), signs(kmsapi.ECDSASHA384), kmsapi.UsageKeyAgreement},
-	kmsapi.KeySpecECCNISTP521: {66, drawScalar(elliptic.P521()), work.Compute, ecdsaKey(elliptic.P521()), signs(kmsapi.ECDSASHA512), kmsapi.UsageKeyAgreement},
+	kmsapi.KeySpecECCNISTP256: {32, drawScalar(elliptic.P256()), work.Compute, ecdsaKey(elliptic.P256()), agrees(kmsapi.ECDSASHA256)},
+	kmsapi.KeySpecECCNISTP384: {48, drawScalar(elliptic.P384()), work.Compute, ecdsaKey(elliptic.P384()), agrees(kmsapi.ECDSASHA384)},
+	kmsapi.KeySpecECCNISTP521: {66, drawScalar(elliptic.P521()), work.Compute, ecdsaKey(elliptic.P521()), agrees(kmsapi.ECDSASHA512)},
 
-	kmsapi.KeySpecECCNISTEdwards25519: {32, random, work.Compute, ed25519Key, signs(kmsapi.ED25519SHA512, kmsapi.ED25519PHSHA512), 0},
+	kmsapi.KeySpecECCNISTEdwards25519: {32, random, work.Compute, ed25519Key, signs(kmsapi.ED25519SHA512, kmsapi.ED25519PHSHA512)},
 
-	kmsapi.KeySpecMLDSA44: {pq.SigningSeed, random, work.Compute, mldsaKey(pq.MLDSA44), signs(kmsapi.MLDSASHAKE256), 0},
-	kmsapi.KeySpecMLDSA65: {pq.SigningSeed, random, work.Compute, mldsaKey(pq.MLDSA65), signs(kmsapi.MLDSASHAKE256), 0},
-	kmsapi.KeySpecMLDSA87: {pq.SigningSeed, random, work.Compute, mldsaKey(pq.MLDSA87), signs(kmsapi.MLDSASHAKE256), 0},
+	kmsapi.KeySpecMLDSA44: {pq.SigningSeed, random, work.Compute, mldsaKey(pq.MLDSA44), signs(kmsapi.MLDSASHAKE256)},
+	kmsapi.KeySpecMLDSA65: {pq.SigningSeed, random, work.Compute, mldsaKey(pq.MLDSA65), signs(kmsapi.MLDSASHAKE256)},
+	kmsapi.KeySpecMLDSA87: {pq.SigningSeed, random, work.Compute, mldsaKey(pq.MLDSA87), signs(kmsapi.MLDSASHAKE256)},
 
-	kmsapi.KeySpecMLKEM512:  {pq.DecapsulationSeed, random, work.Compute, mlkemKey(pq.MLKEM512), encapsulates(kmsapi.MLKEM), 0},
-	kmsapi.KeySpecMLKEM768:  {pq.DecapsulationSeed, random, work.Compute, mlkemKey(pq.MLKEM768), encapsulates(kmsapi.MLKEM), 0},
-	kmsapi.KeySpecMLKEM1024: {pq.DecapsulationSeed, random, work.Compute, mlkemKey(pq.MLKEM1024), encapsulates(kmsapi.MLKEM), 0},
+	kmsapi.KeySpecMLKEM512:  {pq.DecapsulationSeed, random, work.Compute, mlkemKey(pq.MLKEM512), encapsulates(kmsapi.MLKEM)},
+	kmsapi.KeySpecMLKEM768:  {pq.DecapsulationSeed, random, work.Compute, mlkemKey(pq.MLKEM768), encapsulates(kmsapi.MLKEM)},
+	kmsapi.KeySpecMLKEM1024: {pq.DecapsulationSeed, random, work.Compute, mlkemKey(pq.MLKEM1024), encapsulates(kmsapi.MLKEM)},
 }
 
-var rsaAlgorithms = []kmsapi.SigningAlgorithm{
-	kmsapi.RSASSAPSSSHA256, kmsapi.RSASSAPSSSHA384, kmsapi.RSASSAPSSSHA512,
-	kmsapi.RSASSAPKCS1V15SHA256, kmsapi.RSASSAPKCS1V15SHA384, kmsapi.RSASSAPKCS1V15SHA512,
+var rsaOffers = offers{
+	kmsapi.UsageEncryptDecrypt: {encryption: []kmsapi.EncryptionAlgorithm{kmsapi.RSAESOAEPSHA1, kmsapi.RSAESOAEPSHA256}},
+	kmsapi.UsageSignVerify: {signing: []kmsapi.SigningAlgorithm{
+		kmsapi.RSASSAPSSSHA256, kmsapi.RSASSAPSSSHA384, kmsapi.RSASSAPSSSHA512,
+		kmsapi.RSASSAPKCS1V15SHA256, kmsapi.RSASSAPKCS1V15SHA384, kmsapi.RSASSAPKCS1V15SHA512,
+	}},
 }
 
 func encrypts(all ...kmsapi.EncryptionAlgorithm) offers {
@@ -84,6 +89,13 @@ func signs(all ...kmsapi.SigningAlgorithm) offers {
 
 func encapsulates(all ...kmsapi.EncapsulationAlgorithm) offers {
 	return offers{kmsapi.UsageEncapsulateDecapsulate: {kem: all}}
+}
+
+// agrees is what a key on a curve of NIST can do, which signs in one way.
+func agrees(a kmsapi.SigningAlgorithm) offers {
+	o := signs(a)
+	o[kmsapi.UsageKeyAgreement] = algorithms{agreement: []kmsapi.KeyAgreementAlgorithm{kmsapi.ECDH}}
+	return o
 }
 
 // specOf returns the row of a spec that keys are made of, or nil.
@@ -111,8 +123,6 @@ func madeFor(in *kmsapi.CreateKeyRequest) (kmsapi.KeySpec, kmsapi.KeyUsage, erro
 		return 0, 0, unsupported("KeySpec %s", name)
 	case usage == 0:
 		return 0, 0, api.Errorf(api.KindValidation, "You must specify a KeyUsage value for all KMS keys except for symmetric encryption keys.")
-	case usage == row.lacks:
-		return 0, 0, unsupported("KeyUsage %s of KeySpec %s", usage, name)
 	case row.offers[usage].none():
 		return 0, 0, api.Errorf(api.KindValidation, "KeyUsage %s is not compatible with KeySpec %s", usage, name)
 	}
