@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -85,12 +86,43 @@ func SwapPrivateKey(tb testing.TB, s *Service, id api.KeyID) {
 	if err := row.draw(secret); err != nil {
 		tb.Fatal(err)
 	}
-	other, err := row.expand(secret)
+	other, err := k.expandSecret(secret)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	x := k.current.expanded.Load()
-	k.current.expanded.Store(&expanded{&signer{other.(*signer).private, x.as.(*signer).public, x.as.(*signer).spki}, x.until})
+	var swapped any
+	switch as := x.as.(type) {
+	case *signer:
+		swapped = &signer{other.(*signer).private, as.public, as.spki}
+	case *decrypter:
+		swapped = &decrypter{other.(*decrypter).private, as.public, as.spki}
+	}
+	k.current.expanded.Store(&expanded{swapped, x.until})
+}
+
+// SwapAgreement is SwapPrivateKey for one of the two copies that a key agrees with.
+func SwapAgreement(tb testing.TB, s *Service, id api.KeyID, second bool) {
+	tb.Helper()
+	k := s.keys.get(id)
+	x := k.current.expanded.Load()
+	swapped := *x.as.(*agreement)
+	other, err := swapped.first.Curve().GenerateKey(rand.Reader)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if second {
+		swapped.second = other
+	} else {
+		swapped.first = other
+	}
+	k.current.expanded.Store(&expanded{&swapped, x.until})
+}
+
+// BendPublicKey is a failpoint: a bit flips in the public half of a cached RSA key.
+func BendPublicKey(s *Service, id api.KeyID) {
+	n := s.keys.get(id).current.expanded.Load().as.(*decrypter).public.N
+	n.SetBit(n, 77, n.Bit(77)^1)
 }
 
 // Has reports whether there are keys of a spec.
@@ -119,19 +151,23 @@ func Expand(spec kmsapi.KeySpec, secret []byte) error {
 	return err
 }
 
-// TrySecret signs with a secret of a spec that signs, and says why that does not verify.
+// TrySecret uses a secret of an asymmetric key as each usage does, and says why what it
+// makes does not hold.
 func TrySecret(spec kmsapi.KeySpec, secret []byte) error {
-	all := specs[spec].offers[kmsapi.UsageSignVerify].signing
-	if len(all) == 0 {
-		return nil
+	for usage, can := range specs[spec].offers {
+		k := &key{row: keyRow{Spec: spec, Usage: usage}}
+		if !k.asymmetric() {
+			return nil
+		}
+		as, err := k.expandSecret(secret)
+		if err != nil {
+			return err
+		}
+		if err := as.(asymmetric).prove(can); err != nil {
+			return err
+		}
 	}
-	as, err := specs[spec].expand(secret)
-	if err != nil {
-		return err
-	}
-	a := &schemes[all[0]]
-	_, err = a.sign(as.(*signer), make([]byte, a.hash.Size()))
-	return err
+	return nil
 }
 
 // SetCount writes how many keys an account has.
