@@ -18,7 +18,7 @@ const module = "github.com/keyrack/keyrack/"
 // or its parent on the same line, whose interface it implements.
 var layers = []string{
 	"internal/cbor internal/clock internal/due internal/jsonwire internal/metrics internal/securemem internal/settings internal/tlog internal/work",
-	"internal/kwp internal/pin internal/pq internal/seal",
+	"internal/kwp internal/pin internal/pq internal/seal internal/secp256k1",
 	"internal/pkcs8",
 	"api",
 	"api/applianceapi api/iamapi api/kmsapi api/paramsapi api/secretsapi",
@@ -59,7 +59,7 @@ var modules = map[string]string{
 	"filippo.io/mldsa":                   "internal/pq",
 	"github.com/aws/aws-sdk-go-v2":       "tests",
 	"github.com/cloudflare/circl":        "internal/pq",
-	"github.com/decred/dcrd/dcrec":       "service/kms",
+	"github.com/decred/dcrd/dcrec":       "internal/secp256k1",
 	"github.com/fxamacker/cbor/v2":       "internal/cbor",
 	"github.com/go-json-experiment/json": "internal/jsonwire",
 	"github.com/google/go-tpm":           "hsm/tpm2",

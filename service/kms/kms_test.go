@@ -120,7 +120,7 @@ func TestCreateKeyRefusesWhatItWouldIgnore(t *testing.T) {
 		"explicit spec":      {kmsapi.CreateKeyRequest{KeySpec: kmsapi.KeySpecSymmetricDefault, KeyUsage: kmsapi.UsageEncryptDecrypt}, api.KindNone},
 		"deprecated spec":    {kmsapi.CreateKeyRequest{CustomerMasterKeySpec: kmsapi.KeySpecSymmetricDefault}, api.KindNone},
 		"both specs":         {kmsapi.CreateKeyRequest{KeySpec: 1, CustomerMasterKeySpec: 1}, api.KindValidation},
-		"no such spec":       {kmsapi.CreateKeyRequest{KeySpec: 12, KeyUsage: kmsapi.UsageSignVerify}, api.KindUnsupportedOperation},
+		"secp256k1 to agree": {kmsapi.CreateKeyRequest{KeySpec: kmsapi.KeySpecECCSECGP256K1, KeyUsage: kmsapi.UsageKeyAgreement}, api.KindValidation},
 		"RSA to agree":       {kmsapi.CreateKeyRequest{KeySpec: kmsapi.KeySpecRSA2048, KeyUsage: kmsapi.UsageKeyAgreement}, api.KindValidation},
 		"a curve to encrypt": {kmsapi.CreateKeyRequest{KeySpec: kmsapi.KeySpecECCNISTP256, KeyUsage: kmsapi.UsageEncryptDecrypt}, api.KindValidation},
 		"Ed25519 to agree":   {kmsapi.CreateKeyRequest{KeySpec: kmsapi.KeySpecECCNISTEdwards25519, KeyUsage: kmsapi.UsageKeyAgreement}, api.KindValidation},

@@ -11,6 +11,7 @@ import (
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/api/kmsapi"
 	"github.com/keyrack/keyrack/internal/pq"
+	"github.com/keyrack/keyrack/internal/secp256k1"
 )
 
 // scheme is what a SigningAlgorithm means: a row of schemes.
@@ -124,6 +125,8 @@ func (a *scheme) valid(public crypto.PublicKey, input, signature []byte) bool {
 		return ecdsa.VerifyASN1(public, input, signature)
 	case ed25519.PublicKey:
 		return ed25519.VerifyWithOptions(public, input, signature, a.opts.(*ed25519.Options)) == nil
+	case *secp256k1.PublicKey:
+		return public.Valid(input, signature)
 	case *pq.VerifyingKey:
 		return public.Valid(input, signature, a.opts)
 	}

@@ -14,6 +14,7 @@ import (
 	"math/big"
 
 	"github.com/keyrack/keyrack/internal/pq"
+	"github.com/keyrack/keyrack/internal/secp256k1"
 )
 
 // Secrets of keys: how they are drawn, and what the standard library makes of them.
@@ -87,6 +88,16 @@ func ecdsaKey(curve elliptic.Curve) func([]byte) (any, error) {
 		}
 		return newSigner(k)
 	}
+}
+
+func secp256k1Key(secret []byte) (any, error) {
+	k, err := secp256k1.NewPrivateKey(secret)
+	if err != nil {
+		return nil, err
+	}
+	spki := k.Public().(*secp256k1.PublicKey).MarshalPKIX()
+	public, err := secp256k1.ParsePKIX(spki)
+	return &signer{k, public, spki}, err
 }
 
 // ed25519Key expands a seed (RFC 8032, section 5.1.5).

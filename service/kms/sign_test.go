@@ -24,6 +24,7 @@ import (
 	"github.com/keyrack/keyrack/internal/clock"
 	"github.com/keyrack/keyrack/internal/rack"
 	"github.com/keyrack/keyrack/internal/racktest"
+	"github.com/keyrack/keyrack/internal/secp256k1"
 	"github.com/keyrack/keyrack/internal/work"
 	"github.com/keyrack/keyrack/protocol"
 	"github.com/keyrack/keyrack/protocol/client"
@@ -49,6 +50,7 @@ var signers = []struct {
 	{kmsapi.KeySpecECCNISTP256, []kmsapi.SigningAlgorithm{kmsapi.ECDSASHA256}, 72},
 	{kmsapi.KeySpecECCNISTP384, []kmsapi.SigningAlgorithm{kmsapi.ECDSASHA384}, 104},
 	{kmsapi.KeySpecECCNISTP521, []kmsapi.SigningAlgorithm{kmsapi.ECDSASHA512}, 139},
+	{kmsapi.KeySpecECCSECGP256K1, []kmsapi.SigningAlgorithm{kmsapi.ECDSASHA256}, 72},
 	{kmsapi.KeySpecECCNISTEdwards25519, []kmsapi.SigningAlgorithm{kmsapi.ED25519SHA512, kmsapi.ED25519PHSHA512}, 64},
 }
 
@@ -108,6 +110,13 @@ func publicKey(tb testing.TB, r *racktest.Rack, key string) (*kmsapi.GetPublicKe
 	if err != nil {
 		tb.Fatal(err)
 	}
+	if out.KeySpec == kmsapi.KeySpecECCSECGP256K1 {
+		public, err := secp256k1.ParsePKIX(out.PublicKey)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return out, public
+	}
 	public, err := x509.ParsePKIXPublicKey(out.PublicKey)
 	if err != nil {
 		tb.Fatal(err)
@@ -126,6 +135,8 @@ func holds(public any, a kmsapi.SigningAlgorithm, digest, raw, signature []byte)
 		return rsa.VerifyPKCS1v15(public, hashOf(a), digest, signature) == nil
 	case *ecdsa.PublicKey:
 		return ecdsa.VerifyASN1(public, digest, signature)
+	case *secp256k1.PublicKey:
+		return public.Valid(digest, signature)
 	case ed25519.PublicKey:
 		if a == kmsapi.ED25519SHA512 {
 			return ed25519.Verify(public, raw, signature)

@@ -9,6 +9,7 @@ import (
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/api/kmsapi"
 	"github.com/keyrack/keyrack/internal/pq"
+	"github.com/keyrack/keyrack/internal/secp256k1"
 	"github.com/keyrack/keyrack/internal/work"
 )
 
@@ -56,6 +57,7 @@ var specs = [...]spec{
 	kmsapi.KeySpecECCNISTP384: {48, drawScalar(elliptic.P384()), work.Compute, ecdsaKey(elliptic.P384()), agrees(kmsapi.ECDSASHA384)},
 	kmsapi.KeySpecECCNISTP521: {66, drawScalar(elliptic.P521()), work.Compute, ecdsaKey(elliptic.P521()), agrees(kmsapi.ECDSASHA512)},
 
+	kmsapi.KeySpecECCSECGP256K1:       {secp256k1.Size, secp256k1.Draw, work.Compute, secp256k1Key, signs(kmsapi.ECDSASHA256)},
 	kmsapi.KeySpecECCNISTEdwards25519: {32, random, work.Compute, ed25519Key, signs(kmsapi.ED25519SHA512, kmsapi.ED25519PHSHA512)},
 
 	kmsapi.KeySpecMLDSA44: {pq.SigningSeed, random, work.Compute, mldsaKey(pq.MLDSA44), signs(kmsapi.MLDSASHAKE256)},
