@@ -16,6 +16,8 @@ const (
 	MaxKeys              = 100_000 // of one account (AWS KMS quota; more is LimitExceeded)
 	MaxAliases           = 50      // of one key (AWS KMS quota; more is LimitExceeded)
 	MaxTags              = 50      // of one key (AWS KMS quota; more is LimitExceeded), and of one request (more is Tag)
+	MinDeletionWindow    = 7       // days until a key is destroyed that is to be deleted (AWS KMS, ScheduleKeyDeletion)
+	MaxDeletionWindow    = 30      // likewise, and the default
 	MaxMaterials         = 512     // of one key: rotated every 90 days, in 120 years
 	ListedKeys           = 100     // a page of ListKeys, if the caller does not say
 	ListedAliases        = 50      // a page of ListAliases, if the caller does not say

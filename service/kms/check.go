@@ -22,7 +22,10 @@ import (
 // keeps some 100 bytes a key and an alias in memory. An error says that the walk
 // ended early: the store's own, or the context's.
 func (s *Service) Check(ctx context.Context, r keystore.Reader, problem func(string)) error {
-	c := &checker{problem: problem, keys: map[api.KeyID]*checkedKey{}, aliases: map[aliasID]api.KeyID{}, owned: map[api.AccountID]uint64{}}
+	c := &checker{
+		problem: problem, keys: map[api.KeyID]*checkedKey{}, aliases: map[aliasID]api.KeyID{}, owned: map[api.AccountID]uint64{},
+		work: map[dueItem]bool{}, dying: map[api.KeyID]bool{},
+	}
 	for _, step := range []struct {
 		space       keystore.Space
 		first, last int // lengths of the components in bytes; 0 = any
@@ -36,6 +39,8 @@ func (s *Service) Check(ctx context.Context, r keystore.Reader, problem func(str
 		{keystore.SpaceAccountKey, len(api.AccountID{}), len(api.KeyID{}), c.listing},
 		{keystore.SpaceAlias, len(api.AccountID{}), 0, c.alias},
 		{keystore.SpaceKeyAlias, len(api.KeyID{}), 0, c.mirror},
+		{keystore.SpaceDue, 8, anyShape, c.due},
+		{keystore.SpaceTombstone, 0, anyShape, c.tombstone},
 	} {
 		for e, err := range r.Scan(keystore.Range(step.space)) {
 			if err == nil {
@@ -55,10 +60,15 @@ func (s *Service) Check(ctx context.Context, r keystore.Reader, problem func(str
 	return nil
 }
 
+// anyShape leaves the shape of a name to whoever reads it.
+const anyShape = -2
+
 // shaped reports whether a name has components of these lengths: last is -1 if
 // there is only one, and 0 if any length but 0 will do.
 func shaped(parts []string, first, last int) bool {
 	switch {
+	case last == anyShape:
+		return true
 	case len(parts) == 0 || len(parts[0]) != first:
 		return false
 	case last < 0:
@@ -73,6 +83,11 @@ type checker struct {
 	keys    map[api.KeyID]*checkedKey
 	aliases map[aliasID]api.KeyID    // those that no listing was found for yet
 	owned   map[api.AccountID]uint64 // keys by account
+
+	work       map[dueItem]bool   // what keys say is to be done with them, and no row was found for yet
+	dying      map[api.KeyID]bool // keys whose destruction has begun, and no tombstone was found for yet
+	unshredded unshredded         // as counted
+	closed     uint64             // tombstones that are closed and not shredded
 }
 
 // checkedKey is what is known of a key: what its row says, and what was found.
@@ -110,7 +125,9 @@ func (c *checker) key(n keystore.Name, parts []string, value []byte) {
 	if len(k.current) > 0 && k.entries == 0 {
 		k.materials = []checkedMaterial{{id: [32]byte(k.current), here: true}}
 	}
-	c.keys[api.KeyID([]byte(parts[0]))] = k
+	id := api.KeyID([]byte(parts[0]))
+	c.keys[id] = k
+	c.doomed(n, id, &row)
 }
 
 // materials comes behind all keys, and before the secrets.
@@ -258,6 +275,7 @@ func (c *checker) finish() {
 			c.reportf("key %s: it counts %d aliases, and %d name it", id, k.aliases, k.found)
 		}
 	}
+	c.finishDoomed()
 	for id, target := range c.aliases {
 		c.reportf("%s: it is not listed under key %s", id.rowName(), target)
 	}

@@ -36,7 +36,9 @@ const (
 type dueHandler func(s *Service, ctx context.Context, w *dueWork) error
 
 // dueHandlers is the one table of what is done. A kind without a line is a failure of its row.
-var dueHandlers = map[dueKind]dueHandler{}
+var dueHandlers = map[dueKind]dueHandler{
+	dueDeletion: (*Service).destroyDue,
+}
 
 // dueItem is the name of a piece of work.
 type dueItem struct {
@@ -126,12 +128,6 @@ func (w *dueWork) claim(tx keystore.Tx) ([]byte, error) {
 	return row, err
 }
 
-// arn returns the ARN of the key whose row it is.
-func (w *dueWork) arn(row *keyRow) (string, api.AccountID, error) {
-	account, err := api.ParseAccountID(row.Account)
-	return w.s.realm.KeyARN(account, w.key, false), account, err
-}
-
 // Bounds of the runner.
 const (
 	dueAtOnce = 64          // rows that one snapshot is read for
@@ -143,8 +139,10 @@ type due struct {
 	woken chan struct{} // has room for one: a row was written
 
 	mu     sync.Mutex
-	failed int   // pieces of work that the last pass has left because of an error; guarded by mu
-	cause  error // of the last of them; guarded by mu
+	passes int    // that are over; guarded by mu, as what follows
+	failed int    // pieces of work that the last pass has left because of an error
+	cause  error  // of the last of them
+	doomed doomed // keys whose end is warned of
 }
 
 // wake lets the runner look at its rows.
@@ -156,20 +154,22 @@ func (d *due) wake() {
 }
 
 // note says how a pass has gone.
-func (d *due) note(failed int, cause error) {
+func (d *due) note(failed int, cause error, keys doomed) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.failed, d.cause = failed, cause
+	d.passes++
+	d.failed, d.cause, d.doomed = failed, cause, keys
 }
 
-// warnings says what of the last pass was left.
-func (d *due) warnings() []string {
+// warnings says which keys will be destroyed, and what of the last pass was left.
+func (d *due) warnings() (all []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.cause == nil {
-		return nil
+	all = d.doomed.warnings()
+	if d.cause != nil {
+		all = append(all, fmt.Sprintf("work that was due is not done, %d keys: %v: it is tried again every %v", d.failed, d.cause, dueEvery))
 	}
-	return []string{fmt.Sprintf("work that was due is not done, %d keys: %v: it is tried again every %v", d.failed, d.cause, dueEvery)}
+	return all
 }
 
 // RunDue does what is due, by accepted time and behind g's audit log, until ctx ends. It
@@ -258,7 +258,11 @@ func (s *Service) duePass(ctx context.Context, g *access.Gate, t Time) time.Dura
 			next = page.until
 		}
 	}
-	s.due.note(failed, cause)
+	keys, err := s.doomedBy(ctx, t)
+	if err != nil {
+		failed, cause = failed+1, err
+	}
+	s.due.note(failed, cause, keys)
 	return next
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"hash"
 	"testing"
+	"time"
 
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/api/kmsapi"
@@ -331,3 +332,21 @@ func (c Aliases) Close() { c.close() }
 
 // ParseCount reads the row that counts an account's keys.
 func ParseCount(b []byte) (uint64, error) { return parseCount(b) }
+
+// DuePasses returns how often the runner has looked at what is due.
+func DuePasses(s *Service) int {
+	s.due.mu.Lock()
+	defer s.due.mu.Unlock()
+	return s.due.passes
+}
+
+// WakeDue lets the runner look at once.
+func WakeDue(s *Service) { s.due.wake() }
+
+// PutDue writes a piece of due work alone.
+func PutDue(tb testing.TB, s *Service, at time.Time, kind uint8, id api.KeyID) {
+	tb.Helper()
+	if _, err := s.store.Update(tb.Context(), func(tx keystore.Tx) error { return putDue(tx, dueItem{api.TimeOf(at), dueKind(kind), id}) }); err != nil {
+		tb.Fatal(err)
+	}
+}

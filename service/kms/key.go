@@ -74,6 +74,8 @@ type keyRow struct {
 	Aliases     uint16            `cbor:"10,keyasint"`           // how many aliases name the key
 	Tags        uint16            `cbor:"11,keyasint,omitempty"` // how many tags it has; they are a row of their own
 	Materials   uint16            `cbor:"13,keyasint,omitempty"` // how many entries its row of materials has; 0 = there is no such row
+	Deletion    api.Time          `cbor:"14,keyasint,omitempty"` // date from which on it is destroyed; 0 = it stays
+	Doom        *doom             `cbor:"15,keyasint,omitempty"` // what that needs besides; nil = it stays
 }
 
 const keyFormat = 1
@@ -85,6 +87,9 @@ func parseKeyRow(b []byte) (r keyRow, account api.AccountID, err error) {
 	}
 	if r.Format != keyFormat {
 		return r, account, fmt.Errorf("key row has format %d, want %d", r.Format, keyFormat)
+	}
+	if !r.dying() && (r.Doom != nil || r.Deletion != 0) {
+		return r, account, fmt.Errorf("key row has state %d and the date of deletion %d, which no key has", r.State, r.Deletion)
 	}
 	if n := len(r.Current); n != 32 && (n != 0 || r.Origin != kmsapi.OriginExternal || r.Materials != 0 || usableStates&(1<<r.State) != 0) {
 		return r, account, fmt.Errorf("key row has a material id of %d bytes, origin %d and state %d, which no key has", n, r.Origin, r.State)
@@ -127,7 +132,7 @@ func (r *keyRow) metadata(id api.KeyID, account api.AccountID, arn string) kmsap
 	m := kmsapi.KeyMetadata{
 		AWSAccountId: account.String(), KeyId: id.String(), Arn: arn, CreationDate: r.Created,
 		Enabled: r.State == kmsapi.StateEnabled, Description: r.Description, KeyUsage: r.Usage, KeyState: r.State,
-		Origin: r.Origin, KeyManager: r.Manager, CustomerMasterKeySpec: r.Spec, KeySpec: r.Spec,
+		Origin: r.Origin, KeyManager: r.Manager, CustomerMasterKeySpec: r.Spec, KeySpec: r.Spec, DeletionDate: r.Deletion,
 		EncryptionAlgorithms: can.encryption, MacAlgorithms: can.mac, SigningAlgorithms: can.signing, KeyAgreementAlgorithms: can.agreement,
 		EncapsulationAlgorithms: can.kem,
 	}

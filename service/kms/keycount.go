@@ -16,9 +16,9 @@ func countName(a api.AccountID) keystore.Name {
 	return keystore.MakeName(keystore.SpaceKeyCount, string(a[:]))
 }
 
-// parseCount reads that row: a number from 1 on.
+// parseCount reads that row.
 func parseCount(b []byte) (uint64, error) {
-	if len(b) != 8 || binary.BigEndian.Uint64(b) == 0 {
+	if len(b) != 8 {
 		return 0, fmt.Errorf("count row of %d bytes is no count: %w", len(b), keystore.ErrDamaged)
 	}
 	return binary.BigEndian.Uint64(b), nil
@@ -61,22 +61,45 @@ func (s *Service) countOf(ctx context.Context, account api.AccountID) (n keyCoun
 // add counts one key more, in the transaction that makes it. It returns LimitExceeded for an account that has as many
 // as it may (AWS KMS developer guide, "Resource quotas").
 func (n keyCount) add(tx keystore.Tx, most uint64) error {
-	have := n.listed
-	row, err := tx.Get(countName(n.account))
-	switch {
-	case err == nil:
-		if have, err = parseCount(row); err != nil {
-			return fmt.Errorf("account %s: %w", n.account, err)
-		}
-	case !errors.Is(err, keystore.ErrNotFound):
+	have, err := n.have(tx)
+	if err != nil {
 		return err
-	case n.known:
-		return fmt.Errorf("account %s: count of its keys is gone: %w", n.account, keystore.ErrDamaged)
 	}
 	if have >= most {
 		return tooMany(n.account, have, most)
 	}
 	return tx.Put(countName(n.account), binary.BigEndian.AppendUint64(nil, have+1))
+}
+
+// remove counts one key less, in the transaction that ends it. An account that has no row gets one: whoever counts
+// the listed keys meanwhile to make one more must not count this one.
+func (n keyCount) remove(tx keystore.Tx) error {
+	have, err := n.have(tx)
+	if err == nil && have == 0 {
+		err = fmt.Errorf("account %s counts no keys, and has one: %w", n.account, keystore.ErrDamaged)
+	}
+	if err != nil {
+		return err
+	}
+	return tx.Put(countName(n.account), binary.BigEndian.AppendUint64(nil, have-1))
+}
+
+// have is how many keys there are before the transaction.
+func (n keyCount) have(tx keystore.Tx) (uint64, error) {
+	row, err := tx.Get(countName(n.account))
+	switch {
+	case err == nil:
+		have, err := parseCount(row)
+		if err != nil {
+			err = fmt.Errorf("account %s: %w", n.account, err)
+		}
+		return have, err
+	case !errors.Is(err, keystore.ErrNotFound):
+		return 0, err
+	case n.known:
+		return 0, fmt.Errorf("account %s: count of its keys is gone: %w", n.account, keystore.ErrDamaged)
+	}
+	return n.listed, nil
 }
 
 // room returns LimitExceeded for an account that has as many keys as it may: what

@@ -12,8 +12,6 @@ func later(g *access.Gate) []access.Route {
 	return []access.Route{
 		to(g, kmsapi.GenerateDataKeyPair),
 		to(g, kmsapi.GenerateDataKeyPairWithoutPlaintext),
-		to(g, kmsapi.ScheduleKeyDeletion),
-		to(g, kmsapi.CancelKeyDeletion),
 		to(g, kmsapi.EnableKeyRotation),
 		to(g, kmsapi.DisableKeyRotation),
 		to(g, kmsapi.GetKeyRotationStatus),

@@ -154,6 +154,8 @@ func (s *Service) Routes(g *access.Gate) []access.Route {
 		access.Handle(g, kmsapi.Sign, s.Sign),
 		access.Handle(g, kmsapi.Verify, s.Verify),
 		access.Handle(g, kmsapi.GetPublicKey, s.GetPublicKey),
+		access.Handle(g, kmsapi.ScheduleKeyDeletion, s.ScheduleKeyDeletion),
+		access.Handle(g, kmsapi.CancelKeyDeletion, s.CancelKeyDeletion),
 		access.Handle(g, kmsapi.Encapsulate, s.Encapsulate),
 		access.Handle(g, kmsapi.Decapsulate, s.Decapsulate),
 		access.Handle(g, kmsapi.DeriveSharedSecret, s.DeriveSharedSecret),
