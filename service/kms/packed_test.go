@@ -9,11 +9,14 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/keyrack/keyrack/access/identity"
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/api/kmsapi"
 	"github.com/keyrack/keyrack/internal/rack"
 	"github.com/keyrack/keyrack/internal/racktest"
+	"github.com/keyrack/keyrack/internal/work"
 	"github.com/keyrack/keyrack/keystore"
+	"github.com/keyrack/keyrack/protocol"
 	"github.com/keyrack/keyrack/service/kms"
 )
 
@@ -180,5 +183,32 @@ func TestPackedFlipIsReadAnew(t *testing.T) {
 	}
 	if !kms.IsPacked(s, ref.ID) {
 		t.Error("what the store has is not kept")
+	}
+}
+
+// BenchmarkEncryptPacked encrypts under keys that are packed: what a key costs that was not used lately.
+func BenchmarkEncryptPacked(b *testing.B) {
+	r := racktest.Start(b, func(cfg *rack.Config) { cfg.CachedKeys = 16 })
+	d, who := newDesk(r), rootOf(racktest.Account)
+	refs := make([]api.KeyRef, 256)
+	for i := range refs {
+		refs[i] = api.ParseKeyRef([]byte(r.CreateKey()))
+	}
+	s := d.Gate().Session(b.Context(), identity.Always(who), "test")
+	defer s.Close()
+	bodies := make([][]byte, len(refs))
+	for i := range bodies {
+		bodies[i] = kmsapi.Encrypt.In.AppendCBOR(nil, &kmsapi.EncryptRequest{KeyId: refs[i], Plaintext: make([]byte, 32), EncryptionAlgorithm: kmsapi.SymmetricDefault})
+	}
+	route := d.routes[kmsapi.Encrypt.Op]
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if route.Serve(s.Call(1), protocol.Native{}, bodies[i%len(bodies)]) != work.None {
+			b.Fatal("the key is not packed")
+		}
+		if i%64 == 63 {
+			held := s.Flush(true)
+			held.Release()
+		}
 	}
 }
