@@ -43,6 +43,9 @@ const (
 	KindInvalidMac
 	KindInvalidSignature
 	KindConflict
+	KindInvalidImportToken
+	KindExpiredImportToken
+	KindIncorrectKeyMaterial
 	kindEnd
 )
 
@@ -84,6 +87,9 @@ var kinds = [kindEnd]struct {
 	KindInvalidMac:              {"KMSInvalidMacException", false, false},
 	KindInvalidSignature:        {"KMSInvalidSignatureException", false, false},
 	KindConflict:                {"ConflictException", false, false},
+	KindInvalidImportToken:      {"InvalidImportTokenException", false, false},
+	KindExpiredImportToken:      {"ExpiredImportTokenException", false, false},
+	KindIncorrectKeyMaterial:    {"IncorrectKeyMaterialException", false, false},
 }
 
 // Kinds returns all kinds but KindNone in the order of their numbers.
