@@ -22,6 +22,7 @@ import (
 
 	"github.com/keyrack/keyrack/hsm"
 	"github.com/keyrack/keyrack/hsm/pkcs11"
+	secret "github.com/keyrack/keyrack/internal/pin"
 )
 
 func prf(t *testing.T, k hsm.Key) []byte {
@@ -303,7 +304,7 @@ func runScript(script string) int {
 	}
 	die := func() { _ = syscall.Kill(os.Getpid(), syscall.SIGKILL); select {} }
 	f := &faulty{at: -1}
-	p, err := pkcs11.OpenThrough(context.Background(), pkcs11.Config{Module: softHSM, Label: fields[4], PINFile: fields[3]}, f.around)
+	p, err := pkcs11.OpenThrough(context.Background(), pkcs11.Config{Module: softHSM, Label: fields[4], PIN: secret.Source{File: fields[3]}}, f.around)
 	if err != nil {
 		fmt.Println(err)
 		return 2
@@ -361,7 +362,7 @@ func TestKilledAtEveryCall(t *testing.T) {
 	for _, when := range []string{"before", "after"} {
 		for _, what := range []string{"prf", "sign"} {
 			at := 0
-			for ; killed(t, what, strconv.Itoa(at), when, r.config.PINFile, r.config.Label); at++ {
+			for ; killed(t, what, strconv.Itoa(at), when, r.config.PIN.File, r.config.Label); at++ {
 				if err := r.makeAndEnd(t.Context(), hsm.PRFSHA256); err != nil {
 					t.Errorf("killed %s call %d of %s: %v", when, at, what, err)
 				}
@@ -372,7 +373,7 @@ func TestKilledAtEveryCall(t *testing.T) {
 		}
 		for at, more := 0, true; more; at++ {
 			_, blob := generate(t, r.token, hsm.PRFSHA256)
-			more = killed(t, "destroy", strconv.Itoa(at), when, r.config.PINFile, r.config.Label, fmt.Sprintf("%x", blob))
+			more = killed(t, "destroy", strconv.Itoa(at), when, r.config.PIN.File, r.config.Label, fmt.Sprintf("%x", blob))
 			if err := r.token.Destroy(t.Context(), blob); err != nil && !errors.Is(err, hsm.ErrBlob) {
 				t.Errorf("killed %s call %d of destroy: %v", when, at, err)
 			}

@@ -38,7 +38,7 @@ func ParseConfig(text string) (c Config, err error) {
 func (c *Config) set(name, value string) (err error) {
 	fields := map[string]*string{
 		"module": &c.Module, "token": &c.Label, "serial": &c.Serial, "manufacturer": &c.Manufacturer, "model": &c.Model,
-		"pin-file": &c.PINFile, "pin-env": &c.PINEnv, "pin-credential": &c.PINCredential,
+		"pin-file": &c.PIN.File, "pin-env": &c.PIN.Env, "pin-credential": &c.PIN.Credential,
 	}
 	switch field := fields[name]; {
 	case name == "pin-value" || name == "pin":
@@ -57,12 +57,6 @@ func (c *Config) set(name, value string) (err error) {
 
 // check refuses what is incomplete or contradicts itself, before any module is loaded.
 func (c *Config) check() error {
-	sources := 0
-	for _, s := range []string{c.PINFile, c.PINEnv, c.PINCredential} {
-		if s != "" {
-			sources++
-		}
-	}
 	switch {
 	case c.Module == "":
 		return fmt.Errorf("%w: module=PATH is missing", ErrConfig)
@@ -70,14 +64,11 @@ func (c *Config) check() error {
 		return fmt.Errorf("%w: module %q is not an absolute path", ErrConfig, c.Module)
 	case c.Label == "" && c.Serial == "":
 		return fmt.Errorf("%w: token=LABEL or serial=NUMBER is missing", ErrConfig)
-	case sources > 1:
-		return fmt.Errorf("%w: the PIN can come from one place only", ErrConfig)
-	case c.PINFile != "" && !filepath.IsAbs(c.PINFile):
-		return fmt.Errorf("%w: the value of pin-file is not an absolute path", ErrConfig)
-	case c.PINCredential != "" && (filepath.Base(c.PINCredential) != c.PINCredential || c.PINCredential == ".."):
-		return fmt.Errorf("%w: the value of pin-credential is not a name", ErrConfig)
 	case c.Sessions < 0 || c.Sessions > maxSessions || c.Timeout < 0:
 		return fmt.Errorf("%w: at most %d sessions, and no negative time", ErrConfig, maxSessions)
+	}
+	if err := c.PIN.Check(); err != nil {
+		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/keyrack/keyrack/hsm"
 	"github.com/keyrack/keyrack/hsm/pkcs11"
+	secret "github.com/keyrack/keyrack/internal/pin"
 )
 
 // patience is how long a test waits for what must happen.
@@ -52,7 +53,7 @@ func ownToken(t *testing.T, label string) pkcs11.Config {
 	if err != nil {
 		t.Fatalf("softhsm2-util: %v\n%s", err, out)
 	}
-	return pkcs11.Config{Module: softHSM, Label: label, PINFile: pinFile(t, pin), Timeout: patience}
+	return pkcs11.Config{Module: softHSM, Label: label, PIN: secret.Source{File: pinFile(t, pin)}, Timeout: patience}
 }
 
 // through opens a token with a faulty module in between, until the test ends.

@@ -7,6 +7,9 @@ import (
 	"fmt"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/keyrack/keyrack/internal/pin"
+	"github.com/keyrack/keyrack/internal/securemem"
 )
 
 // login logs the user in, unless the token asks for nobody. It never spends a try that it need not: the token's own count of wrong PINs
@@ -21,19 +24,27 @@ func (t *Token) login(slot uint, s pkcs11.SessionHandle, info pkcs11.TokenInfo) 
 	case flags&pkcs11.CKF_USER_PIN_TO_BE_CHANGED != 0:
 		return false, fmt.Errorf("%w: it wants it changed first", ErrPIN)
 	}
-	pin, err := t.cfg.readPIN()
+	code, err := t.cfg.readPIN()
 	switch {
 	case err != nil:
 		return false, err
-	case pin != nil:
-		defer pin.Free()
-		return true, t.tryPIN(slot, s, info, pin.Bytes())
+	case code != nil:
+		defer code.Free()
+		return true, t.tryPIN(slot, s, info, code.Bytes())
 	case info.Flags&pkcs11.CKF_PROTECTED_AUTHENTICATION_PATH != 0:
 		return true, t.refusal(slot, t.mod.lib.LoginUser(s, nil))
 	case info.Flags&pkcs11.CKF_LOGIN_REQUIRED != 0:
-		return false, fmt.Errorf("%w: the token needs one, and none of pin-file, pin-env and pin-credential is given", ErrPINFile)
+		return false, fmt.Errorf("%w: the token needs one, and none of pin-file, pin-env and pin-credential is given", pin.ErrUnreadable)
 	}
 	return false, nil
+}
+
+// readPIN returns the PIN, in locked memory that the caller frees, or nil where the configuration names none.
+func (c *Config) readPIN() (*securemem.Buffer, error) {
+	if c.Asked != nil {
+		return c.Asked.Read()
+	}
+	return c.PIN.Read()
 }
 
 // tryPIN logs in with a PIN that was not refused before, and remembers it if it is refused now.

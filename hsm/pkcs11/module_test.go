@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/keyrack/keyrack/hsm/pkcs11"
+	secret "github.com/keyrack/keyrack/internal/pin"
 )
 
 // A library in C, of which each case below is one macro.
@@ -134,8 +135,8 @@ func TestWhichToken(t *testing.T) {
 		"neither":                    {func(c *pkcs11.Config) { c.Label = "" }, pkcs11.ErrConfig},
 		"a relative path":            {func(c *pkcs11.Config) { c.Module = "libsofthsm2.so" }, pkcs11.ErrConfig},
 		"too many sessions":          {func(c *pkcs11.Config) { c.Serial, c.Sessions = serial, 1000 }, pkcs11.ErrConfig},
-		"two places for the PIN":     {func(c *pkcs11.Config) { c.Serial, c.PINEnv = serial, "PIN" }, pkcs11.ErrConfig},
-		"a credential with a folder": {func(c *pkcs11.Config) { c.PINFile, c.PINCredential = "", "../pin" }, pkcs11.ErrConfig},
+		"two places for the PIN":     {func(c *pkcs11.Config) { c.Serial, c.PIN.Env = serial, "PIN" }, pkcs11.ErrConfig},
+		"a credential with a folder": {func(c *pkcs11.Config) { c.PIN.File, c.PIN.Credential = "", "../pin" }, pkcs11.ErrConfig},
 	} {
 		c := one
 		test.change(&c)
@@ -157,7 +158,7 @@ func TestWhichToken(t *testing.T) {
 func TestParseConfig(t *testing.T) {
 	t.Parallel()
 	got, err := pkcs11.ParseConfig("module=/usr/lib/x.so;token=key%3brack%20one;serial=12;manufacturer=M;model=m;pin-file=/etc/pin;final-try=yes")
-	want := pkcs11.Config{Module: "/usr/lib/x.so", Label: "key;rack one", Serial: "12", Manufacturer: "M", Model: "m", PINFile: "/etc/pin", FinalTry: true}
+	want := pkcs11.Config{Module: "/usr/lib/x.so", Label: "key;rack one", Serial: "12", Manufacturer: "M", Model: "m", PIN: secret.Source{File: "/etc/pin"}, FinalTry: true}
 	if err != nil || got != want {
 		t.Errorf("%+v, %v; want %+v", got, err, want)
 	}

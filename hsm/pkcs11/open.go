@@ -15,7 +15,7 @@ import (
 )
 
 // Open loads the module, finds the token, and logs in. It returns an error that wraps one of ErrConfig, ErrModule, ErrNoToken,
-// ErrToken, ErrInUse, ErrPINFile, ErrPIN, ErrPINTries, ErrPINLocked and ErrSilent, or what the module said.
+// ErrToken, ErrInUse, pin.ErrUnreadable, ErrPIN, ErrPINTries, ErrPINLocked and ErrSilent, or what the module said.
 func Open(ctx context.Context, c Config) (hsm.Provider, error) {
 	t, err := open(ctx, c, loadNative)
 	if err != nil {

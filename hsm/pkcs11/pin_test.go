@@ -12,6 +12,7 @@ import (
 	raw "github.com/miekg/pkcs11"
 
 	"github.com/keyrack/keyrack/hsm/pkcs11"
+	secret "github.com/keyrack/keyrack/internal/pin"
 )
 
 // TestAWrongPIN is tried once: not again by this process, nor by one that comes after it; another PIN is.
@@ -32,16 +33,16 @@ func TestAWrongPIN(t *testing.T) {
 		}
 	}
 	c.Refused = filepath.Join(t.TempDir(), "refused")
-	c.PINFile = pinFile(t, "wrong-one")
+	c.PIN.File = pinFile(t, "wrong-one")
 	refuse("the first time", 1)
 	refuse("the second time", 0)
 	remembered, err := os.ReadFile(c.Refused)
 	if err != nil || strings.Contains(string(remembered), "wrong-one") || len(strings.TrimSpace(string(remembered))) != len("v1")+1+32+1+32+1+2 {
 		t.Errorf("%q, %v", remembered, err)
 	}
-	c.PINFile = pinFile(t, "abc") // SoftHSM's PINs have at least four bytes
+	c.PIN.File = pinFile(t, "abc") // SoftHSM's PINs have at least four bytes
 	refuse("too short", 0)
-	c.PINFile = pinFile(t, pin)
+	c.PIN.File = pinFile(t, pin)
 	p, err := through(t, c, f)
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +61,7 @@ func TestAWrongPINInOneProcess(t *testing.T) {
 		return
 	}
 	c := ownToken(t, "pins")
-	c.PINFile = pinFile(t, "wrong-one")
+	c.PIN.File = pinFile(t, "wrong-one")
 	f := &faulty{at: -1}
 	pkcs11.Forget(softHSM)
 	for range 3 {
@@ -79,7 +80,7 @@ func TestAPINThatWasChangedMeanwhile(t *testing.T) {
 		return
 	}
 	r := newRig(t, "changed")
-	if err := os.WriteFile(r.config.PINFile, []byte("another-one"), 0o600); err != nil {
+	if err := os.WriteFile(r.config.PIN.File, []byte("another-one"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	before := r.logins.Load()
@@ -94,7 +95,7 @@ func TestAPINThatWasChangedMeanwhile(t *testing.T) {
 	if n := r.logins.Load() - before; n != 1 {
 		t.Errorf("%d logins", n)
 	}
-	if err := os.WriteFile(r.config.PINFile, []byte(pin), 0o600); err != nil {
+	if err := os.WriteFile(r.config.PIN.File, []byte(pin), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.token.Load(t.Context(), r.root); err != nil {
@@ -174,7 +175,7 @@ func TestPINFiles(t *testing.T) {
 		return path
 	}
 	link := filepath.Join(dir, "link")
-	if err := os.Symlink(c.PINFile, link); err != nil {
+	if err := os.Symlink(c.PIN.File, link); err != nil {
 		t.Fatal(err)
 	}
 	for name, path := range map[string]string{
@@ -182,17 +183,17 @@ func TestPINFiles(t *testing.T) {
 		"empty": write("empty", "\n", 0o600), "long": write("long", strings.Repeat("1", 300), 0o600), "two lines": write("lines", pin+"\n"+pin, 0o600),
 	} {
 		c := c
-		c.PINFile = path
+		c.PIN.File = path
 		p, err := pkcs11.Open(t.Context(), c)
-		if !errors.Is(err, pkcs11.ErrPINFile) || p != nil || strings.Contains(err.Error(), pin) {
+		if !errors.Is(err, secret.ErrUnreadable) || p != nil || strings.Contains(err.Error(), pin) {
 			t.Errorf("%s: %v, %v", name, p, err)
 		}
 	}
-	c.PINFile = ""
-	if _, err := pkcs11.Open(t.Context(), c); !errors.Is(err, pkcs11.ErrPINFile) {
+	c.PIN.File = ""
+	if _, err := pkcs11.Open(t.Context(), c); !errors.Is(err, secret.ErrUnreadable) {
 		t.Errorf("without a PIN: %v", err)
 	}
-	c.PINFile = write("windows", pin+"\r\n", 0o400)
+	c.PIN.File = write("windows", pin+"\r\n", 0o400)
 	open(t, c)
 }
 
@@ -202,16 +203,16 @@ func TestOtherPlacesForThePIN(t *testing.T) {
 		return
 	}
 	c := ownToken(t, "places")
-	c.PINFile = ""
+	c.PIN.File = ""
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "kr-pin"), []byte(pin), 0o440); err != nil {
 		t.Fatal(err)
 	}
-	for _, where := range []pkcs11.Config{{PINEnv: "KR_TEST_PIN"}, {PINCredential: "kr-pin"}} {
-		c.PINEnv, c.PINCredential = where.PINEnv, where.PINCredential
+	for _, where := range []pkcs11.Config{{PIN: secret.Source{Env: "KR_TEST_PIN"}}, {PIN: secret.Source{Credential: "kr-pin"}}} {
+		c.PIN = where.PIN
 		os.Unsetenv("KR_TEST_PIN")
 		os.Unsetenv("CREDENTIALS_DIRECTORY")
-		if _, err := pkcs11.Open(t.Context(), c); !errors.Is(err, pkcs11.ErrPINFile) {
+		if _, err := pkcs11.Open(t.Context(), c); !errors.Is(err, secret.ErrUnreadable) {
 			t.Errorf("%+v: without it: %v", where, err)
 		}
 		os.Setenv("KR_TEST_PIN", pin)

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/keyrack/keyrack/internal/pin"
 	"github.com/keyrack/keyrack/internal/securemem"
 )
 
@@ -32,9 +33,6 @@ var (
 
 	// ErrInUse is wrapped by Open for a token that this process has open already.
 	ErrInUse = errors.New("pkcs11: this process has the token open already")
-
-	// ErrPINFile is wrapped for a PIN that cannot be had, or not safely, from where the configuration says.
-	ErrPINFile = errors.New("pkcs11: the PIN cannot be read")
 
 	// ErrPIN is wrapped for a PIN that the token has refused. It is not tried again.
 	ErrPIN = errors.New("pkcs11: the token refuses the PIN")
@@ -66,10 +64,10 @@ var (
 	ErrReply = errors.New("pkcs11: the module answers nonsense")
 )
 
-// Errors returns all of the above, for a process that reads them from another one.
+// Errors returns all of the above, and that of a PIN that cannot be read, for a process that reads them from another one.
 func Errors() []error {
 	return []error{
-		ErrNotBuilt, ErrConfig, ErrModule, ErrNoToken, ErrToken, ErrInUse, ErrPINFile, ErrPIN, ErrPINTries, ErrPINLocked,
+		ErrNotBuilt, ErrConfig, ErrModule, ErrNoToken, ErrToken, ErrInUse, pin.ErrUnreadable, ErrPIN, ErrPINTries, ErrPINLocked,
 		ErrAttributes, ErrTwice, ErrFull, ErrGone, ErrSilent, ErrReply,
 	}
 }
@@ -88,13 +86,12 @@ type Config struct {
 	Manufacturer string // fits any when empty
 	Model        string // fits any when empty
 
-	// At most one of the three says where the PIN is. Without any the token must need none, or have a key pad of its own.
-	PINFile       string // path of a file of mode 0600 or narrower
-	PINEnv        string // name of an environment variable
-	PINCredential string // name of a credential of the systemd unit, a file in $CREDENTIALS_DIRECTORY
+	// PIN says where the PIN is, which is read anew for each login and so not kept. Without one the token must need none, or have a key
+	// pad of its own.
+	PIN pin.Source
 
-	// PIN, in place of the three, gives the PIN at each login, in locked memory that is freed then.
-	PIN interface {
+	// Asked, in place of PIN, gives the PIN at each login, in locked memory that is freed then.
+	Asked interface {
 		Read() (*securemem.Buffer, error)
 	}
 

@@ -21,6 +21,7 @@ import (
 	"github.com/keyrack/keyrack/hsm"
 	"github.com/keyrack/keyrack/hsm/hsmtest"
 	"github.com/keyrack/keyrack/hsm/pkcs11"
+	secret "github.com/keyrack/keyrack/internal/pin"
 )
 
 const (
@@ -78,7 +79,7 @@ func newToken(t *testing.T) pkcs11.Config {
 	if err := pkcs11.InitToken(softHSM, label, pin); err != nil {
 		t.Fatal(err)
 	}
-	return pkcs11.Config{Module: softHSM, Label: label, PINFile: pinFile(t, pin)}
+	return pkcs11.Config{Module: softHSM, Label: label, PIN: secret.Source{File: pinFile(t, pin)}}
 }
 
 func pinFile(t *testing.T, pin string) string {
@@ -321,7 +322,7 @@ func benchToken(b *testing.B, spec hsm.Spec) (hsm.Provider, []byte) {
 	if err := errors.Join(os.WriteFile(path, []byte(pin), 0o600), pkcs11.InitToken(softHSM, label, pin)); err != nil {
 		b.Fatal(err)
 	}
-	p, err := pkcs11.Open(b.Context(), pkcs11.Config{Module: softHSM, Label: label, PINFile: path})
+	p, err := pkcs11.Open(b.Context(), pkcs11.Config{Module: softHSM, Label: label, PIN: secret.Source{File: path}})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/miekg/pkcs11"
 
 	"github.com/keyrack/keyrack/hsm"
+	"github.com/keyrack/keyrack/internal/pin"
 	"github.com/keyrack/keyrack/internal/securemem"
 )
 
@@ -304,7 +305,7 @@ func (t *Token) reconnect(ctx context.Context, restart bool) (c *conn, err error
 
 // isLogin reports whether err is about the PIN, which no restart betters.
 func isLogin(err error) bool {
-	return slices.ContainsFunc([]error{ErrPIN, ErrPINFile, ErrPINTries, ErrPINLocked}, func(e error) bool { return errors.Is(err, e) })
+	return slices.ContainsFunc([]error{ErrPIN, pin.ErrUnreadable, ErrPINTries, ErrPINLocked}, func(e error) bool { return errors.Is(err, e) })
 }
 
 // connect finds the token, in whatever slot it is now, and logs in.

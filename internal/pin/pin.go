@@ -37,7 +37,8 @@ type Source struct {
 // Given reports whether the source names a PIN.
 func (s Source) Given() bool { return s != Source{} }
 
-// Check returns an error that wraps ErrSource for a source that contradicts itself. It reads nothing.
+// Check returns an error that wraps ErrSource for a source that contradicts itself. It reads nothing, and the error does not repeat
+// what may be a PIN in the wrong place.
 func (s Source) Check() error {
 	given := 0
 	for _, field := range []string{s.File, s.Env, s.Credential} {
@@ -49,9 +50,9 @@ func (s Source) Check() error {
 	case given > 1:
 		return fmt.Errorf("%w: it can come from one place only", ErrSource)
 	case s.File != "" && !filepath.IsAbs(s.File):
-		return fmt.Errorf("%w: %q is not an absolute path", ErrSource, s.File)
+		return fmt.Errorf("%w: the path of its file is not absolute", ErrSource)
 	case s.Credential == "..", s.Credential != "" && filepath.Base(s.Credential) != s.Credential:
-		return fmt.Errorf("%w: %q is not the name of a credential", ErrSource, s.Credential)
+		return fmt.Errorf("%w: that of its credential is not a name", ErrSource)
 	}
 	return nil
 }

@@ -90,8 +90,8 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%+v: %v, given: %t", s, err, s.Given())
 		}
 	}
-	for _, s := range []pin.Source{{File: "a"}, {File: "/a", Env: "A"}, {Env: "A", Credential: "a"}, {Credential: "../a"}, {Credential: ".."}, {Credential: "/a"}} {
-		if err := s.Check(); !errors.Is(err, pin.ErrSource) {
+	for _, s := range []pin.Source{{File: "a"}, {File: "/a", Env: "A"}, {Env: "A", Credential: "a"}, {Credential: "../a"}, {Credential: ".."}, {Credential: "/a"}, {File: "1234"}, {Credential: "/1234"}} {
+		if err := s.Check(); !errors.Is(err, pin.ErrSource) || strings.Contains(err.Error(), "1234") {
 			t.Errorf("%+v: %v", s, err)
 		}
 	}

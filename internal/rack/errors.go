@@ -37,7 +37,6 @@ var (
 	ErrTokenModule     = pkcs11.ErrModule     // the file is no PKCS#11 module
 	ErrTokenMissing    = pkcs11.ErrNoToken    // the module has no such token, or two
 	ErrTokenUnfit      = pkcs11.ErrToken      // the token cannot do what a root must
-	ErrTokenPINFile    = pkcs11.ErrPINFile    // the PIN cannot be read
 	ErrTokenPIN        = pkcs11.ErrPIN        // the token refuses it
 	ErrTokenPINTries   = pkcs11.ErrPINTries   // one wrong PIN more locks it
 	ErrTokenPINLocked  = pkcs11.ErrPINLocked  // it is locked

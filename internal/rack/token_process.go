@@ -57,7 +57,7 @@ func HoldToken(ctx context.Context, dir, attributes string) error {
 			return err
 		}
 		defer held.Free()
-		cfg.PIN = heldPIN{held}
+		cfg.Asked = heldPIN{held}
 	}
 	return remote.Serve(ctx, func(ctx context.Context) (hsm.Provider, error) { return pkcs11.Open(ctx, cfg) }, tokenErrors())
 }
