@@ -157,7 +157,11 @@ func (r *rack) crashing(t *testing.T, c *crasher) *rack {
 	t.Helper()
 	at := c.at
 	c.at = 0 // not while it starts
-	r = unlockRack(t, crashStore{r.store, c}, crashToken{r.token, c})
+	var token hsm.Provider = crashToken{r.token, c}
+	if planner, ok := r.token.(hsm.Planner); ok {
+		token = crashPlanner{crashToken{r.token, c}, planner}
+	}
+	r = unlockRack(t, crashStore{r.store, c}, token)
 	c.at, c.n, c.ran = at, 0, nil
 	return r
 }

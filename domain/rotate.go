@@ -87,17 +87,11 @@ func (k *Keyring) rotate(ctx context.Context, r Records, now *keys) (*keys, erro
 	if err := k.ownSlots(ctx, now); err != nil {
 		return nil, err
 	}
-	s, root, err := k.newSlot(ctx, now.table.version+1)
+	s, root, now, err := k.listedSlot(ctx, r, now)
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
-	// The root's row comes before the root's slot: where the slot never comes, the root does not
-	// stay in the token.
-	now, err = k.change(ctx, r, now, func(next *keys) { next.retired = append(slices.Clip(next.retired), s.retire()) })
-	if err != nil {
-		return nil, errors.Join(err, k.token.Destroy(context.WithoutCancel(ctx), s.root.blob)) // it opens nothing, whatever was committed
-	}
 	next, err := k.prepare(ctx, now, s, root)
 	if err == nil {
 		err = k.rekey(ctx, r, now, next)
@@ -107,6 +101,52 @@ func (k *Keyring) rotate(ctx context.Context, r Records, now *keys) (*keys, erro
 		return nil, errors.Join(err, ended)
 	}
 	return next, nil
+}
+
+// listedSlot makes a root and a slot for the next version, and lists the root as retired: where its slot never comes, it does
+// not stay in the token. A token that can plan has it only when it is listed. The caller closes the root.
+func (k *Keyring) listedSlot(ctx context.Context, r Records, now *keys) (*slot, hsm.Key, *keys, error) {
+	if planner, ok := k.token.(hsm.Planner); ok {
+		return k.plannedSlot(ctx, r, now, planner)
+	}
+	s, root, err := k.newSlot(ctx, now.table.version+1)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	listed, err := k.list(ctx, r, now, s)
+	if err != nil { // it opens nothing, whatever was committed
+		return nil, nil, nil, errors.Join(err, root.Close(), k.token.Destroy(context.WithoutCancel(ctx), s.root.blob))
+	}
+	return s, root, listed, nil
+}
+
+// plannedSlot is listedSlot with a token that can plan: the table lists the plan.
+func (k *Keyring) plannedSlot(ctx context.Context, r Records, now *keys, planner hsm.Planner) (*slot, hsm.Key, *keys, error) {
+	plan, err := planner.Plan(ctx, hsm.PRFSHA256)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("plan root: %w", err)
+	}
+	s, err := k.emptySlot(now.table.version+1, plan)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if now, err = k.list(ctx, r, now, s); err != nil {
+		return nil, nil, nil, err
+	}
+	root, blob, err := planner.Make(ctx, hsm.PRFSHA256, plan)
+	if err == nil {
+		if err = s.name(s.root.kind, blob); err == nil {
+			return s, root, now, nil
+		}
+		root.Close()
+	}
+	_, ended := k.endRoots(context.WithoutCancel(ctx), r, now)
+	return nil, nil, nil, errors.Join(fmt.Errorf("make root: %w", err), ended)
+}
+
+// list commits the root of s as retired.
+func (k *Keyring) list(ctx context.Context, r Records, now *keys, s *slot) (*keys, error) {
+	return k.change(ctx, r, now, func(next *keys) { next.retired = append(slices.Clip(next.retired), s.retire()) })
 }
 
 // ownSlots refuses a slot that is not of this token: the new domain key cannot be wrapped for it,

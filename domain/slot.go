@@ -93,14 +93,31 @@ func (k *Keyring) newSlot(ctx context.Context, version uint32) (*slot, hsm.Key, 
 	if err != nil {
 		return nil, nil, fmt.Errorf("make root: %w", err)
 	}
-	s := &slot{appliance: k.appliance, version: version, root: rootRef{k.token.Describe().Kind, blob}}
-	// What a token says is input like any other: the row must be one that parseSlot takes.
-	if !s.root.valid() {
-		return nil, nil, errors.Join(fmt.Errorf("make root: token of kind %q gave a blob of %d bytes", s.root.kind, len(blob)), root.Close())
+	s, err := k.emptySlot(version, blob)
+	if err != nil {
+		return nil, nil, errors.Join(err, root.Close())
+	}
+	return s, root, nil
+}
+
+// emptySlot returns a slot for version that names a root by its blob, or by its plan.
+func (k *Keyring) emptySlot(version uint32, blob []byte) (*slot, error) {
+	s := &slot{appliance: k.appliance, version: version}
+	if err := s.name(k.token.Describe().Kind, blob); err != nil {
+		return nil, err
 	}
 	_, _ = rand.Read(s.id[:]) // never fails: it ends the program rather than return an error
 	_, _ = rand.Read(s.salt[:])
-	return s, root, nil
+	return s, nil
+}
+
+// name has s name a root. What a token says is input like any other: the row must be one that parseSlot takes.
+func (s *slot) name(kind string, blob []byte) error {
+	s.root = rootRef{kind, blob}
+	if !s.root.valid() {
+		return fmt.Errorf("make root: token of kind %q gave a blob of %d bytes", kind, len(blob))
+	}
+	return nil
 }
 
 // wrap seals the domain key into s, whose other fields are final. The KEK serves this one seal: its
