@@ -82,10 +82,14 @@ func dataKeyFlags(fs *flag.FlagSet) action {
 }
 
 // noKey refuses a file that holds something: a data key that is overwritten takes with
-// it whatever was encrypted under it. An empty file, as mktemp(1) makes one, is none.
-func noKey(path string) error {
+// it whatever was encrypted under it.
+func noKey(path string) error { return unused("data key", path) }
+
+// unused refuses to write what a file that holds something has no room for. An empty one,
+// as mktemp(1) makes it, holds nothing.
+func unused(what, path string) error {
 	if info, err := os.Stat(path); path != "-" && err == nil && info.Mode().IsRegular() && info.Size() > 0 {
-		return fmt.Errorf("write the data key: %w", &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist})
+		return fmt.Errorf("write the %s: %w", what, &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist})
 	}
 	return nil
 }

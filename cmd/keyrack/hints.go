@@ -36,7 +36,7 @@ var kindHints = map[api.Kind]string{
 	api.KindDisabled:                "use another key, or enable this one first: keyrack key enable KEY",
 	api.KindInvalidState:            "use a key whose state is Enabled: keyrack key describe KEY prints it",
 	api.KindInvalidKeyUsage:         "use a key whose KeyUsage and KeySpec offer this operation and algorithm",
-	api.KindInvalidCiphertext:       "give the file exactly as encrypt wrote it, and every --context that encrypt was given (--from-context of re-encrypt)",
+	api.KindInvalidCiphertext:       "give the file exactly as encrypt or encapsulate wrote it, and every --context that encrypt was given (--from-context of re-encrypt)",
 	api.KindIncorrectKey:            "leave --key out, or --from-key of re-encrypt: a ciphertext names its own key",
 	api.KindInvalidArn:              "an ARN looks like arn:aws:kms:rack-1:111122223333:key/KEY-ID",
 	api.KindInvalidGrantToken:       "leave the grant tokens out",

@@ -132,6 +132,9 @@ func algorithmNames(m *kmsapi.KeyMetadata) (all []string) {
 	for _, a := range m.SigningAlgorithms {
 		all = append(all, a.String())
 	}
+	for _, a := range m.EncapsulationAlgorithms {
+		all = append(all, a.String())
+	}
 	return all
 }
 

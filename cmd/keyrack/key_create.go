@@ -18,6 +18,8 @@ another spec has one usage, which must be said.`,
 		"keyrack key create --tag team=mail --tag stage=test",
 		"keyrack key create --spec HMAC_256 --usage GENERATE_VERIFY_MAC",
 		"keyrack key create --spec ECC_NIST_P256 --usage SIGN_VERIFY",
+		"keyrack key create --spec ML_DSA_65 --usage SIGN_VERIFY",
+		"keyrack key create --spec ML_KEM_768 --usage ENCAPSULATE_DECAPSULATE",
 	},
 	flags: keyCreateFlags,
 }

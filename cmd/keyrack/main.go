@@ -77,7 +77,7 @@ func groups() []group {
 			keyUpdateCommand, keyTagCommand, keyUntagCommand, keyTagsCommand,
 			aliasCreateCommand, aliasUpdateCommand, aliasDeleteCommand, aliasListCommand,
 		)},
-		{"Data", remote(encryptCommand, decryptCommand, reEncryptCommand, dataKeyCommand, randomCommand, macCommand, verifyMacCommand, signCommand, verifyCommand)},
+		{"Data", remote(encryptCommand, decryptCommand, reEncryptCommand, dataKeyCommand, randomCommand, macCommand, verifyMacCommand, signCommand, verifyCommand, encapsulateCommand, decapsulateCommand)},
 		{"Audit", []command{auditTailCommand, auditSearchCommand, auditVerifyCommand}},
 		{"Everything else", append(remote(callCommand(), benchCommand), completionCommand, completeCommand(), versionCommand, helpCommand())},
 	}

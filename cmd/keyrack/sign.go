@@ -23,11 +23,13 @@ var (
 		long: `
 Signs a file with a key for SIGN_VERIFY and writes the signature and nothing else.
 The file is hashed here, so it may be of any length; ED25519_SHA_512 alone takes the
-message itself, of at most 4096 bytes. Without --algorithm it is the first one that
-key describe shows.`,
+message itself, of at most 4096 bytes. For ML_DSA_SHAKE_256 a longer file is hashed to
+its mu, with the public key, which the caller must be allowed to get. Without
+--algorithm it is the first one that key describe shows.`,
 		examples: []string{
 			"keyrack sign --key alias/release --in release.tar --out release.sig",
 			"keyrack sign --key alias/release --algorithm RSASSA_PSS_SHA_512 < a.tar > a.sig",
+			"keyrack sign --key alias/firmware --algorithm ML_DSA_SHAKE_256 --in fw.bin --out fw.sig",
 		},
 		flags: signFlags,
 	}
@@ -42,10 +44,11 @@ and with 1 if it is not. The algorithm must be the one that sign was given.`,
 	}
 	// keyPublicCommand is kms:GetPublicKey.
 	keyPublicCommand = command{
-		name: "key public", args: "KEY [--out FILE]", short: "the public half of a key that signs",
+		name: "key public", args: "KEY [--out FILE]", short: "the public half of an asymmetric key",
 		long: `
 Writes the public key in PEM, as openssl and others read it, so that anybody can
-verify without the appliance. KEY is a key id, an ARN or an alias.`,
+verify or encapsulate without the appliance (openssl from 3.5 on for ML-DSA and ML-KEM).
+KEY is a key id, an ARN or an alias.`,
 		examples: []string{
 			"keyrack key public alias/release --out release.pem",
 			"keyrack key public alias/release | openssl pkey -pubin -noout -text",
@@ -131,7 +134,7 @@ func (t *signTask) run(sh *shell, use func(*client.Client, *signable) error) err
 			return err
 		}
 	}
-	if err := m.read(sh, *t.in); err != nil {
+	if err := m.read(sh, c, *t.in); err != nil {
 		return err
 	}
 	return use(c, m)
@@ -151,13 +154,16 @@ func signingAlgorithm(c *client.Client, key api.KeyRef) (kmsapi.SigningAlgorithm
 }
 
 // read reads the digest of a file, or the file where the algorithm takes it itself.
-func (m *signable) read(sh *shell, from string) (err error) {
-	if m.a == kmsapi.ED25519SHA512 {
+func (m *signable) read(sh *shell, c *client.Client, from string) (err error) {
+	switch m.a {
+	case kmsapi.MLDSASHAKE256:
+		return m.readForMLDSA(sh, c, from)
+	case kmsapi.ED25519SHA512:
 		m.is = kmsapi.MessageRaw
 		if m.message, err = sh.readInput(from, api.MaxMessage); err != nil {
 			return fmt.Errorf("read the message: %w", err)
 		}
-		return signableItself(m.message)
+		return signableItself(m.a, m.message)
 	}
 	m.is = kmsapi.MessageDigest
 	h := hashFor(m.a)
@@ -169,10 +175,10 @@ func (m *signable) read(sh *shell, from string) (err error) {
 }
 
 // signableItself says before anything is sent what the appliance would refuse.
-func signableItself(message []byte) error {
+func signableItself(a kmsapi.SigningAlgorithm, message []byte) error {
 	switch n := len(message); {
 	case n == 0:
-		return hinted("ED25519_SHA_512 takes 1 to 4096 bytes; was --in or the pipe meant to hold some?", "there is no message: the input is empty")
+		return hinted(a.String()+" signs no empty message; was --in or the pipe meant to hold some?", "there is no message: the input is empty")
 	case n > api.MaxMessage:
 		return hinted("use --algorithm ED25519_PH_SHA_512, which takes a hash, or sign a hash of the file", "the input is larger than %d bytes", api.MaxMessage)
 	}
