@@ -85,23 +85,32 @@ func unsupported(format string, args ...any) error {
 	return api.Errorf(api.KindUnsupportedOperation, "%s is not supported by this appliance: leave it out to create a SYMMETRIC_DEFAULT key", fmt.Sprintf(format, args...))
 }
 
-// draft returns a new key, not stored yet, with its material.
-func (s *Service) draft(c *access.Call, in *kmsapi.CreateKeyRequest, spec kmsapi.KeySpec, usage kmsapi.KeyUsage) (*key, *securemem.Buffer, error) {
+// drawSecret draws the secret of a new key, or of a data key pair, into locked memory.
+func (s *Service) drawSecret(spec kmsapi.KeySpec) (*securemem.Buffer, error) {
 	secret, err := securemem.New(specs[spec].secret)
 	if errors.Is(err, securemem.ErrFull) {
-		return nil, nil, s.noMemory(err)
+		return nil, s.noMemory(err)
 	}
 	if err != nil {
-		return nil, nil, api.Internal(fmt.Errorf("memory for material: %w", err))
+		return nil, api.Internal(fmt.Errorf("memory for a secret: %w", err))
+	}
+	securemem.Do(func() { err = specs[spec].draw(secret.Bytes()) })
+	if err != nil {
+		secret.Free()
+		return nil, api.Internal(fmt.Errorf("draw a secret of %s: %w", spec, err))
+	}
+	return secret, nil
+}
+
+// draft returns a new key, not stored yet, with its material.
+func (s *Service) draft(c *access.Call, in *kmsapi.CreateKeyRequest, spec kmsapi.KeySpec, usage kmsapi.KeyUsage) (*key, *securemem.Buffer, error) {
+	secret, err := s.drawSecret(spec)
+	if err != nil {
+		return nil, nil, err
 	}
 	k := &key{account: c.Account()}
 	rand.Read(k.id[:])
 	k.id[6], k.id[8] = k.id[6]&0x0f|0x40, k.id[8]&0x3f|0x80 // UUID version 4 (RFC 9562 §5.4)
-	securemem.Do(func() { err = specs[spec].draw(secret.Bytes()) })
-	if err != nil {
-		secret.Free()
-		return nil, nil, api.Internal(fmt.Errorf("draw material of %s: %w", spec, err))
-	}
 	id := materialID(k.id, secret.Bytes())
 	k.arn = s.realm.KeyARN(k.account, k.id, k.multi)
 	k.row = keyRow{

@@ -10,8 +10,6 @@ import (
 // decoded, decided and recorded like all others, and refused.
 func later(g *access.Gate) []access.Route {
 	return []access.Route{
-		to(g, kmsapi.GenerateDataKeyPair),
-		to(g, kmsapi.GenerateDataKeyPairWithoutPlaintext),
 		to(g, kmsapi.EnableKeyRotation),
 		to(g, kmsapi.DisableKeyRotation),
 		to(g, kmsapi.GetKeyRotationStatus),

@@ -35,15 +35,19 @@ func hmacWith(h func() hash.Hash) func([]byte) (any, error) {
 // publicExponent is that of every RSA key (FIPS 186-5, section 5.4).
 const publicExponent = 65537
 
-// drawPrimes draws the primes of an RSA key, each half of the secret, big-endian
-// (FIPS 186-5, appendix A.1.3).
+// drawPrimes draws the primes of an RSA key, each half of the secret, big-endian, the
+// greater one first, as internal/pkcs8 has them (FIPS 186-5, appendix A.1.3).
 func drawPrimes(secret []byte) error {
 	k, err := rsa.GenerateKey(rand.Reader, 4*len(secret)*2)
 	if err != nil {
 		return err
 	}
-	k.Primes[0].FillBytes(secret[:len(secret)/2])
-	k.Primes[1].FillBytes(secret[len(secret)/2:])
+	p, q := k.Primes[0], k.Primes[1]
+	if p.Cmp(q) < 0 {
+		p, q = q, p
+	}
+	p.FillBytes(secret[:len(secret)/2])
+	q.FillBytes(secret[len(secret)/2:])
 	return nil
 }
 

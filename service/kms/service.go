@@ -159,6 +159,8 @@ func (s *Service) Routes(g *access.Gate) []access.Route {
 		access.Handle(g, kmsapi.Encapsulate, s.Encapsulate),
 		access.Handle(g, kmsapi.Decapsulate, s.Decapsulate),
 		access.Handle(g, kmsapi.DeriveSharedSecret, s.DeriveSharedSecret),
+		access.Handle(g, kmsapi.GenerateDataKeyPair, s.GenerateDataKeyPair),
+		access.Handle(g, kmsapi.GenerateDataKeyPairWithoutPlaintext, s.GenerateDataKeyPairWithoutPlaintext),
 	)
 }
 
