@@ -50,12 +50,15 @@ func (a AccountID) String() string {
 }
 
 // KeyID is the 16 bytes of a key's id. Single-Region keys write it as a UUID
-// (8-4-4-4-12 lower-case hex digits), multi-Region keys as "mrk-" and 32 digits;
-// which form is right is a property of the key, so it is not part of the id.
+// (8-4-4-4-12 lower-case hex digits), multi-Region keys as "mrk-" and 32 digits.
 type KeyID [16]byte
 
-// String returns the UUID form.
-func (k KeyID) String() string { return string(k.AppendText(nil, false)) }
+// Multi reports whether it is the id of a multi-Region key, which the version of the
+// UUID tells (RFC 9562 §4.2): 8, and 4 of all others. So whoever has the id alone can write it.
+func (k KeyID) Multi() bool { return k[6]>>4 == 8 }
+
+// String returns the form that the key's id is written in.
+func (k KeyID) String() string { return string(k.AppendText(nil, k.Multi())) }
 
 // AppendText appends the id's text, 36 bytes either way: the multi-Region form
 // ("mrk-" and 32 hex digits) if multi is set, else the UUID form.
@@ -124,4 +127,4 @@ var hexDigit = func() (t [256]byte) {
 type EventID [16]byte
 
 // String returns the id as a UUID-shaped text.
-func (e EventID) String() string { return KeyID(e).String() }
+func (e EventID) String() string { return string(KeyID(e).AppendText(nil, false)) }

@@ -46,6 +46,7 @@ const (
 	KindInvalidImportToken
 	KindExpiredImportToken
 	KindIncorrectKeyMaterial
+	KindCustomKeyStoreNotFound
 	kindEnd
 )
 
@@ -90,6 +91,7 @@ var kinds = [kindEnd]struct {
 	KindInvalidImportToken:      {"InvalidImportTokenException", false, false},
 	KindExpiredImportToken:      {"ExpiredImportTokenException", false, false},
 	KindIncorrectKeyMaterial:    {"IncorrectKeyMaterialException", false, false},
+	KindCustomKeyStoreNotFound:  {"CustomKeyStoreNotFoundException", false, false},
 }
 
 // Kinds returns all kinds but KindNone in the order of their numbers.

@@ -81,6 +81,14 @@ type DescribeCustomKeyStoresRequest struct {
 	Marker             string `n:"4" rule:"len=1:1024,like=marker"` // NextMarker of the page before
 }
 
+// Check refuses two names of one store.
+func (r *DescribeCustomKeyStoresRequest) Check() error {
+	if r.CustomKeyStoreId != "" && r.CustomKeyStoreName != "" {
+		return api.Errorf(api.KindValidation, "CustomKeyStoreId and CustomKeyStoreName cannot both be given")
+	}
+	return nil
+}
+
 // DescribeCustomKeyStoresResponse is a page of custom key stores. There are none.
 type DescribeCustomKeyStoresResponse struct {
 	CustomKeyStores []CustomKeyStoresListEntry `n:"1" rule:"always"`

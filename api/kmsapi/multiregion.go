@@ -7,7 +7,7 @@ import "github.com/keyrack/keyrack/api"
 type MultiRegionConfiguration struct {
 	MultiRegionKeyType MultiRegionKeyType `n:"1"`
 	PrimaryKey         MultiRegionKey     `n:"2"`
-	ReplicaKeys        []MultiRegionKey   `n:"3"`
+	ReplicaKeys        []MultiRegionKey   `n:"3" rule:"always"` // none here
 }
 
 // MultiRegionKey is one of the keys with one id.

@@ -41,7 +41,7 @@ var kindHints = map[api.Kind]string{
 	api.KindInvalidArn:              "an ARN looks like arn:aws:kms:rack-1:111122223333:key/KEY-ID",
 	api.KindInvalidGrantToken:       "leave the grant tokens out",
 	api.KindDryRun:                  "leave the dry run out to do it",
-	api.KindUnsupportedOperation:    "leave out the member that the message names",
+	api.KindUnsupportedOperation:    "the message says what this appliance does not do: leave that member out, or use another operation or key",
 	api.KindMalformedPolicyDocument: "leave the policy out to get the default key policy",
 	api.KindTag:                     "give at most 50 tags, each name once, and none that begins with aws:",
 	api.KindLimitExceeded:           "make it smaller, or remove what is no longer needed",
@@ -56,6 +56,7 @@ var kindHints = map[api.Kind]string{
 	api.KindInvalidImportToken:      "get new parameters, which end all tokens of before, and encrypt the key material anew for their public key: keyrack key import-parameters KEY; keyrack key import KEY --file F does it all in one step",
 	api.KindExpiredImportToken:      "import parameters are good for 24 hours: get new ones with keyrack key import-parameters KEY, and encrypt the key material anew for their public key",
 	api.KindIncorrectKeyMaterial:    "only the key material that was imported first can be imported again; keyrack key show KEY names it; to use other material make a new key with keyrack key create --origin EXTERNAL",
+	api.KindCustomKeyStoreNotFound:  "leave the custom key store out: this appliance has none",
 	api.KindRequestTimeout:          "send whole requests without pauses, and check the network",
 }
 

@@ -115,6 +115,9 @@ func keyRows(m *kmsapi.KeyMetadata) [][2]string {
 		{"algorithms", strings.Join(algorithmNames(m), " ")},
 		{"origin", m.Origin.String()},
 	}
+	if m.MultiRegion {
+		rows = append(rows, [2]string{"multi-Region", m.MultiRegionConfiguration.MultiRegionKeyType.String()})
+	}
 	if m.CurrentKeyMaterialId != "" { // only symmetric encryption keys show it
 		rows = append(rows, [2]string{"material", m.CurrentKeyMaterialId})
 	}

@@ -8,7 +8,7 @@ import (
 
 // keyCreateCommand is kms:CreateKey.
 var keyCreateCommand = command{
-	name: "key create", args: "[--spec KEYSPEC --usage USAGE] [--description TEXT] [--tag NAME=VALUE]…", short: "create a key and print its id",
+	name: "key create", args: "[--spec KEYSPEC --usage USAGE] [--description TEXT] [--tag NAME=VALUE]… [--multi-region]", short: "create a key and print its id",
 	long: `
 Creates a key in the caller's account, and prints the key's id alone, or its whole
 KeyMetadata as JSON. Without --spec it is a symmetric encryption key; a key of
@@ -33,6 +33,7 @@ func keyCreateFlags(fs *flag.FlagSet) action {
 	description := fs.String("description", "", "describe the key's use as `TEXT`; it is not secret and stands in the audit log")
 	var tags tagList
 	fs.Var(&tags, "tag", "give the key the tag `NAME=VALUE`; may be given several times; see key tag")
+	fs.BoolVar(&in.MultiRegion, "multi-region", false, "make a multi-Region key, whose id begins with mrk-; it stays in this region")
 	format := outputFlag(fs)
 	return noWords(fs, func(sh *shell) error {
 		in.Description, in.Tags = *description, tags

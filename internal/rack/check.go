@@ -32,7 +32,7 @@ func (a *Appliance) slots(ctx context.Context) (out applianceapi.ListSlotsRespon
 	out.Authentic = authentic
 	for _, s := range all {
 		slot := applianceapi.Slot{
-			SlotId: api.KeyID(s.ID).String(), Type: applianceapi.SlotToken, TokenKind: s.Kind,
+			SlotId: string(api.KeyID(s.ID).AppendText(nil, false)), Type: applianceapi.SlotToken, TokenKind: s.Kind,
 			Version: int64(s.Version), InToken: s.Here, Open: s.Open,
 		}
 		if s.Here {

@@ -120,6 +120,9 @@ func (c *checker) key(n keystore.Name, parts []string, value []byte) {
 		c.reportf("%s: %v", n, err)
 		return
 	}
+	if id := api.KeyID([]byte(parts[0])); row.Multi != id.Multi() {
+		c.reportf("%s: %v", n, row.notOf(id))
+	}
 	c.owned[account]++
 	k := &checkedKey{account: account, spec: row.Spec, state: row.State, current: row.Current, entries: row.Materials, aliases: row.Aliases, tags: row.Tags}
 	if len(k.current) > 0 && k.entries == 0 {

@@ -65,8 +65,6 @@ func (s *Service) creatable(c *access.Call, in *kmsapi.CreateKeyRequest) error {
 		return unsupported("CustomKeyStoreId")
 	case in.XksKeyId != "":
 		return unsupported("XksKeyId")
-	case in.MultiRegion:
-		return unsupported("MultiRegion")
 	}
 	if err := taggable(in.Tags); err != nil || in.Policy == "" {
 		return err
@@ -108,19 +106,29 @@ func (s *Service) draft(c *access.Call, in *kmsapi.CreateKeyRequest, spec kmsapi
 	if err != nil {
 		return nil, nil, err
 	}
-	k := &key{account: c.Account()}
-	rand.Read(k.id[:])
-	k.id[6], k.id[8] = k.id[6]&0x0f|0x40, k.id[8]&0x3f|0x80 // UUID version 4 (RFC 9562 §5.4)
+	k := &key{account: c.Account(), id: newKeyID(in.MultiRegion), multi: in.MultiRegion}
 	id := materialID(k.id, secret.Bytes())
 	k.arn = s.realm.KeyARN(k.account, k.id, k.multi)
 	k.row = keyRow{
 		Format: keyFormat, Account: k.account.String(), Created: api.TimeOf(c.Now()), Description: in.Description,
 		Spec: spec, Usage: usage, Origin: kmsapi.OriginAWSKMS,
 		State: kmsapi.StateEnabled, Manager: kmsapi.ManagerCustomer, Current: id[:], Tags: uint16(len(in.Tags)),
+		Multi: in.MultiRegion,
 	}
 	k.tags = make(map[string]string, len(in.Tags))
 	tag(k.tags, in.Tags)
 	return k, secret, nil
+}
+
+// newKeyID draws the id of a key: a UUID of version 4, or of version 8 for a multi-Region key
+// (RFC 9562 §5.4 and §5.8).
+func newKeyID(multi bool) (id api.KeyID) {
+	rand.Read(id[:])
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
+	if multi {
+		id[6] += 0x40
+	}
+	return id
 }
 
 func (s *Service) putKey(tx keystore.Tx, k *key, secret []byte) error {

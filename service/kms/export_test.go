@@ -46,6 +46,12 @@ func SetState(tb testing.TB, s *Service, id api.KeyID, state kmsapi.KeyState) {
 	edit(tb, s, id, func(r *keyRow) { r.State = state })
 }
 
+// SetMulti writes into a key's row alone that it is a multi-Region key, or not.
+func SetMulti(tb testing.TB, s *Service, id api.KeyID, multi bool) {
+	tb.Helper()
+	edit(tb, s, id, func(r *keyRow) { r.Multi = multi })
+}
+
 // SetKind writes another spec and usage into a key's row alone.
 func SetKind(tb testing.TB, s *Service, id api.KeyID, spec kmsapi.KeySpec, usage kmsapi.KeyUsage) {
 	tb.Helper()

@@ -73,6 +73,7 @@ type keyRow struct {
 	Current     []byte            `cbor:"9,keyasint"`            // KeyMaterialId, 32 bytes; none until the first material is imported
 	Aliases     uint16            `cbor:"10,keyasint"`           // how many aliases name the key
 	Tags        uint16            `cbor:"11,keyasint,omitempty"` // how many tags it has; they are a row of their own
+	Multi       bool              `cbor:"12,keyasint,omitempty"` // multi-Region, as its id says
 	Materials   uint16            `cbor:"13,keyasint,omitempty"` // how many entries its row of materials has; 0 = there is no such row
 	Deletion    api.Time          `cbor:"14,keyasint,omitempty"` // date from which on it is destroyed; 0 = it stays
 	Doom        *doom             `cbor:"15,keyasint,omitempty"` // what that needs besides; nil = it stays
@@ -101,6 +102,11 @@ func parseKeyRow(b []byte) (r keyRow, account api.AccountID, err error) {
 		err = fmt.Errorf("key row: %w", err)
 	}
 	return r, account, err
+}
+
+// notOf is the error of a row whose key cannot have that id.
+func (r *keyRow) notOf(id api.KeyID) error {
+	return fmt.Errorf("%w: the row of key %s says multi-Region: %t", keystore.ErrDamaged, id, r.Multi)
 }
 
 // changeKey rewrites the row of k as it stands in the transaction: another
@@ -134,7 +140,10 @@ func (r *keyRow) metadata(id api.KeyID, account api.AccountID, arn string) kmsap
 		Enabled: r.State == kmsapi.StateEnabled, Description: r.Description, KeyUsage: r.Usage, KeyState: r.State,
 		Origin: r.Origin, KeyManager: r.Manager, CustomerMasterKeySpec: r.Spec, KeySpec: r.Spec, DeletionDate: r.Deletion,
 		EncryptionAlgorithms: can.encryption, MacAlgorithms: can.mac, SigningAlgorithms: can.signing, KeyAgreementAlgorithms: can.agreement,
-		EncapsulationAlgorithms: can.kem,
+		EncapsulationAlgorithms: can.kem, MultiRegion: r.Multi,
+	}
+	if r.Multi {
+		m.MultiRegionConfiguration = primary(arn)
 	}
 	if r.Spec == kmsapi.KeySpecSymmetricDefault {
 		m.CurrentKeyMaterialId = fmt.Sprintf("%x", r.Current)
@@ -169,7 +178,7 @@ func keyOfRow(n keystore.Name) (id api.KeyID, ok bool) {
 
 // newKey returns the snapshot of a key's row alone.
 func (s *Service) newKey(id api.KeyID, row keyRow, account api.AccountID) *key {
-	k := &key{id: id, account: account, row: row}
+	k := &key{id: id, account: account, row: row, multi: row.Multi}
 	k.arn, k.rules = s.realm.KeyARN(account, id, k.multi), policy.AccountRoot(account)
 	return k
 }
@@ -181,6 +190,9 @@ func (s *Service) readKey(r keystore.Reader, id api.KeyID) (*key, error) {
 		return nil, err
 	}
 	row, account, err := parseKeyRow(b)
+	if err == nil && row.Multi != id.Multi() {
+		err = row.notOf(id)
+	}
 	if err != nil {
 		return nil, err
 	}

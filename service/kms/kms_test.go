@@ -135,7 +135,7 @@ func TestCreateKeyRefusesWhatItWouldIgnore(t *testing.T) {
 		"external origin":    {kmsapi.CreateKeyRequest{Origin: 2}, api.KindUnsupportedOperation},
 		"custom key store":   {kmsapi.CreateKeyRequest{CustomKeyStoreId: "cks-1"}, api.KindUnsupportedOperation},
 		"external key":       {kmsapi.CreateKeyRequest{XksKeyId: "x"}, api.KindUnsupportedOperation},
-		"multi-Region":       {kmsapi.CreateKeyRequest{MultiRegion: true}, api.KindUnsupportedOperation},
+		"multi-Region":       {kmsapi.CreateKeyRequest{MultiRegion: true}, api.KindNone},
 		"bypass":             {kmsapi.CreateKeyRequest{BypassPolicyLockoutSafetyCheck: true}, api.KindNone},
 	} {
 		t.Run(name, func(t *testing.T) {

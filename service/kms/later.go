@@ -19,14 +19,6 @@ func later(g *access.Gate) []access.Route {
 		to(g, kmsapi.ImportKeyMaterial),
 		to(g, kmsapi.DeleteImportedKeyMaterial),
 		to(g, kmsapi.GetKeyLastUsage),
-		to(g, kmsapi.ReplicateKey),
-		to(g, kmsapi.UpdatePrimaryRegion),
-		to(g, kmsapi.CreateCustomKeyStore),
-		to(g, kmsapi.UpdateCustomKeyStore),
-		to(g, kmsapi.DeleteCustomKeyStore),
-		to(g, kmsapi.ConnectCustomKeyStore),
-		to(g, kmsapi.DisconnectCustomKeyStore),
-		to(g, kmsapi.DescribeCustomKeyStores),
 	}
 }
 

@@ -60,8 +60,8 @@ func (s *Service) page(c *access.Call, l list, each func(r keystore.Reader, e ke
 	return next, err
 }
 
-// ListKeys returns the keys of the caller's account in the order of their ids,
-// in every state: 1 to 1000 of them, 100 if the caller does not say. (AWS KMS API
+// ListKeys returns the keys of the caller's account in the order of the bytes of
+// their ids, in every state: 1 to 1000 of them, 100 if the caller does not say. (AWS KMS API
 // Reference, ListKeys.)
 //
 // Errors: AccessDenied, InvalidMarker.
@@ -80,7 +80,7 @@ func (s *Service) ListKeys(c *access.Call, in *kmsapi.ListKeysRequest, out *kmsa
 			return fmt.Errorf("key id of %d bytes", len(last))
 		}
 		id := api.KeyID([]byte(last))
-		out.Keys = append(out.Keys, kmsapi.KeyListEntry{KeyId: id.String(), KeyArn: s.realm.KeyARN(account, id, false)})
+		out.Keys = append(out.Keys, kmsapi.KeyListEntry{KeyId: id.String(), KeyArn: s.realm.KeyARN(account, id, id.Multi())})
 		return nil
 	})
 	out.NextMarker, out.Truncated = next, next != ""

@@ -129,7 +129,7 @@ func (s *Service) sweep(ctx context.Context, clk *clock.Clock) {
 
 // Routes returns the service's operations behind the gate.
 func (s *Service) Routes(g *access.Gate) []access.Route {
-	return append(later(g),
+	return append(append(later(g), refused(g)...),
 		access.Handle(g, kmsapi.CreateKey, s.CreateKey),
 		access.Handle(g, kmsapi.Encrypt, s.Encrypt),
 		access.Handle(g, kmsapi.Decrypt, s.Decrypt),
@@ -161,6 +161,9 @@ func (s *Service) Routes(g *access.Gate) []access.Route {
 		access.Handle(g, kmsapi.DeriveSharedSecret, s.DeriveSharedSecret),
 		access.Handle(g, kmsapi.GenerateDataKeyPair, s.GenerateDataKeyPair),
 		access.Handle(g, kmsapi.GenerateDataKeyPairWithoutPlaintext, s.GenerateDataKeyPairWithoutPlaintext),
+		access.Handle(g, kmsapi.ReplicateKey, s.ReplicateKey),
+		access.Handle(g, kmsapi.UpdatePrimaryRegion, s.UpdatePrimaryRegion),
+		access.Handle(g, kmsapi.DescribeCustomKeyStores, s.DescribeCustomKeyStores),
 	)
 }
 
