@@ -104,7 +104,7 @@ func (s *Service) closeTomb(tx keystore.Tx, w *dueWork, account api.AccountID) (
 	for _, m := range t.Materials[max(0, len(t.Materials)-shown):] {
 		details.KeyMaterialIds = append(details.KeyMaterialIds, hex.EncodeToString(m))
 	}
-	return &access.Event{Op: kmsapi.DeleteKey.Op, Account: account, Resource: s.realm.KeyARN(account, w.key, false), Details: details}, nil
+	return &access.Event{Op: kmsapi.DeleteKey.Op, Account: account, Resource: s.realm.KeyARN(account, w.key, w.key.Multi()), Details: details}, nil
 }
 
 // unshredded counts the tombstones whose keys copies of the data folder may still hold: their row
