@@ -19,8 +19,11 @@ const (
 	MinDeletionWindow    = 7       // days until a key is destroyed that is to be deleted (AWS KMS, ScheduleKeyDeletion)
 	MaxDeletionWindow    = 30      // likewise, and the default
 	MaxMaterials         = 512     // of one key: rotated every 90 days, in 120 years
+	RotationPeriod       = 365     // days between automatic rotations, if the caller does not say
+	MaxOnDemandRotations = 25      // of one key (AWS KMS, RotateKeyOnDemand; more is LimitExceeded)
 	ListedKeys           = 100     // a page of ListKeys, if the caller does not say
 	ListedAliases        = 50      // a page of ListAliases, if the caller does not say
+	ListedRotations      = 100     // a page of ListKeyRotations, if the caller does not say
 	ListedTags           = 50      // a page of ListResourceTags, if the caller does not say
 )
 

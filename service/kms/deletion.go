@@ -66,7 +66,7 @@ func (s *Service) ScheduleKeyDeletion(c *access.Call, in *kmsapi.ScheduleKeyDele
 			r.State, r.Deletion = kmsapi.StatePendingDeletion, api.TimeOf(date)
 			r.Doom = &doom{Due: api.TimeOf(date.Add(-deletionWarning)), Scheduled: api.TimeOf(now), By: c.Principal().ARN}
 			*out = kmsapi.ScheduleKeyDeletionResponse{KeyId: k.arn, DeletionDate: r.Deletion, KeyState: r.State, PendingWindowInDays: days}
-			return putDue(tx, r.deletionDue(k.id))
+			return errors.Join(r.pauseRotation(tx, k.id), putDue(tx, r.deletionDue(k.id)))
 		})
 	})
 	return err

@@ -247,6 +247,9 @@ func (r *keyRow) due(id api.KeyID) (all []dueItem) {
 	if r.Doom != nil {
 		all = append(all, r.deletionDue(id))
 	}
+	if r.RotateNext != 0 && r.State == kmsapi.StateEnabled {
+		all = append(all, r.rotationDue(id))
+	}
 	return all
 }
 

@@ -38,6 +38,7 @@ type dueHandler func(s *Service, ctx context.Context, w *dueWork) error
 // dueHandlers is the one table of what is done. A kind without a line is a failure of its row.
 var dueHandlers = map[dueKind]dueHandler{
 	dueDeletion: (*Service).destroyDue,
+	dueRotation: rotateDue,
 }
 
 // dueItem is the name of a piece of work.

@@ -9,7 +9,8 @@ import (
 )
 
 // EnableKey makes a key usable again, from the next request of every connection
-// on. A key that is enabled stays so. (AWS KMS API Reference, EnableKey.)
+// on. A key that is enabled stays so; one whose automatic rotation was due meanwhile is
+// rotated at once. (AWS KMS API Reference, EnableKey.)
 //
 // Errors: NotFound, also for an alias, AccessDenied, KMSInvalidState (it is neither
 // enabled nor disabled).
@@ -36,9 +37,14 @@ func (s *Service) switchKey(c *access.Call, ref *api.KeyRef, to kmsapi.KeyState)
 	}
 	return c.Update(s.store, func(tx keystore.Tx) error {
 		return s.changeKey(tx, k, func(r *keyRow) error {
-			err := switchedStates.refuse(k.arn, r.State)
+			if err := switchedStates.refuse(k.arn, r.State); err != nil {
+				return err
+			}
 			r.State = to
-			return err
+			if to == kmsapi.StateEnabled {
+				return r.resumeRotation(tx, k.id)
+			}
+			return r.pauseRotation(tx, k.id)
 		})
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/api/kmsapi"
 	"github.com/keyrack/keyrack/internal/cbor"
+	"github.com/keyrack/keyrack/internal/securemem"
 	"github.com/keyrack/keyrack/keystore"
 )
 
@@ -50,6 +51,43 @@ func SetState(tb testing.TB, s *Service, id api.KeyID, state kmsapi.KeyState) {
 func SetMulti(tb testing.TB, s *Service, id api.KeyID, multi bool) {
 	tb.Helper()
 	edit(tb, s, id, func(r *keyRow) { r.Multi = multi })
+}
+
+// SetOrigin writes another origin into a key's row alone.
+func SetOrigin(tb testing.TB, s *Service, id api.KeyID, origin kmsapi.KeyOrigin) {
+	tb.Helper()
+	edit(tb, s, id, func(r *keyRow) { r.Origin = origin })
+}
+
+// SetDue lets a key be rotated at a time, and every so many days from then on.
+func SetDue(tb testing.TB, s *Service, id api.KeyID, days uint16, at api.Time) {
+	tb.Helper()
+	if err := editMaterials(tb, s, id, func(tx keystore.Tx, r *keyRow) error {
+		r.RotateDays, r.RotateNext = days, at
+		return r.resumeRotation(tx, id)
+	}); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// RotateTo rotates a key as RotateKeyOnDemand does, with secrets that are drawn in this order.
+func RotateTo(tb testing.TB, s *Service, id api.KeyID, secrets ...[]byte) error {
+	tb.Helper()
+	k, err := s.load(tb.Context(), id)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return s.rotate(tb.Context(), k, func(kmsapi.KeySpec) (*securemem.Buffer, error) {
+		next := secrets[0]
+		secrets = secrets[1:]
+		return securemem.From(next)
+	}, func(secret []byte) (done rotated, err error) {
+		err = editMaterials(tb, s, id, func(tx keystore.Tx, r *keyRow) (err error) {
+			done, err = rotateIn(tx, k, r, secret, api.TimeOf(time.Now()), kmsapi.RotationOnDemand)
+			return err
+		})
+		return done, err
+	}, func(back func(keystore.Tx, *keyRow) error) error { return editMaterials(tb, s, id, back) })
 }
 
 // SetKind writes another spec and usage into a key's row alone.

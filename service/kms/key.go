@@ -77,6 +77,8 @@ type keyRow struct {
 	Materials   uint16            `cbor:"13,keyasint,omitempty"` // how many entries its row of materials has; 0 = there is no such row
 	Deletion    api.Time          `cbor:"14,keyasint,omitempty"` // date from which on it is destroyed; 0 = it stays
 	Doom        *doom             `cbor:"15,keyasint,omitempty"` // what that needs besides; nil = it stays
+	RotateDays  uint16            `cbor:"16,keyasint,omitempty"` // between two automatic rotations; 0 = there are none
+	RotateNext  api.Time          `cbor:"17,keyasint,omitempty"` // when the next automatic rotation is due; 0 = never
 }
 
 const keyFormat = 1
@@ -109,17 +111,22 @@ func (r *keyRow) notOf(id api.KeyID) error {
 	return fmt.Errorf("%w: the row of key %s says multi-Region: %t", keystore.ErrDamaged, id, r.Multi)
 }
 
+// rowOf returns the row of k as it stands, and as it is written, or NotFound.
+func (s *Service) rowOf(from getter, k *key) (row keyRow, written []byte, err error) {
+	written, err = from.Get(keyName(k.id))
+	if errors.Is(err, keystore.ErrNotFound) {
+		return row, nil, s.noKey(k.account, k.id, k.multi)
+	}
+	if err == nil {
+		row, _, err = parseKeyRow(written)
+	}
+	return row, written, err
+}
+
 // changeKey rewrites the row of k as it stands in the transaction: another
 // change may have come after the snapshot that the door was asked for.
 func (s *Service) changeKey(tx keystore.Tx, k *key, change func(*keyRow) error) error {
-	before, err := tx.Get(keyName(k.id))
-	if errors.Is(err, keystore.ErrNotFound) {
-		return s.noKey(k.account, k.id, k.multi)
-	}
-	if err != nil {
-		return err
-	}
-	row, _, err := parseKeyRow(before)
+	row, before, err := s.rowOf(tx, k)
 	if err != nil {
 		return err
 	}

@@ -10,11 +10,6 @@ import (
 // decoded, decided and recorded like all others, and refused.
 func later(g *access.Gate) []access.Route {
 	return []access.Route{
-		to(g, kmsapi.EnableKeyRotation),
-		to(g, kmsapi.DisableKeyRotation),
-		to(g, kmsapi.GetKeyRotationStatus),
-		to(g, kmsapi.RotateKeyOnDemand),
-		to(g, kmsapi.ListKeyRotations),
 		to(g, kmsapi.GetParametersForImport),
 		to(g, kmsapi.ImportKeyMaterial),
 		to(g, kmsapi.DeleteImportedKeyMaterial),

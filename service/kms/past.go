@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -65,7 +66,7 @@ func (s *Service) pastMaterial(c *access.Call, k *key, p *pastMaterial) (*materi
 	if err := c.Need(work.Store); err != nil {
 		return nil, err
 	}
-	m, err := s.loadMaterial(c, k, p.id)
+	m, err := s.loadMaterial(c.Context(), k, p.id)
 	if err != nil {
 		return nil, err
 	}
@@ -76,8 +77,8 @@ func (s *Service) pastMaterial(c *access.Call, k *key, p *pastMaterial) (*materi
 
 // loadMaterial reads a material from the store into locked memory. One that is no
 // longer there was removed after the snapshot: the key's row says how the key is now.
-func (s *Service) loadMaterial(c *access.Call, k *key, id []byte) (m *material, err error) {
-	err = s.store.View(c.Context(), func(r keystore.Reader) (err error) {
+func (s *Service) loadMaterial(ctx context.Context, k *key, id []byte) (m *material, err error) {
+	err = s.store.View(ctx, func(r keystore.Reader) (err error) {
 		if m, err = s.readMaterial(r, k, id); errors.Is(err, keystore.ErrNotFound) {
 			err = s.removed(r, k, id)
 		}
@@ -95,14 +96,7 @@ func (s *Service) loadMaterial(c *access.Call, k *key, id []byte) (m *material, 
 
 // removed answers for a material that the snapshot k has and the store has not.
 func (s *Service) removed(r keystore.Reader, k *key, id []byte) error {
-	b, err := r.Get(keyName(k.id))
-	if errors.Is(err, keystore.ErrNotFound) {
-		return s.noKey(k.account, k.id, k.multi)
-	}
-	if err != nil {
-		return err
-	}
-	row, _, err := parseKeyRow(b)
+	row, _, err := s.rowOf(r, k)
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ func setOf(all ...kmsapi.KeyState) (s states) {
 var (
 	usableStates     = setOf(kmsapi.StateEnabled, kmsapi.StateUpdating)
 	replicatedStates = setOf(kmsapi.StateEnabled)
+	enabledStates    = setOf(kmsapi.StateEnabled) // to be rotated
 	switchedStates   = setOf(kmsapi.StateEnabled, kmsapi.StateDisabled)
 	keptStates       = ^setOf(kmsapi.StatePendingDeletion, kmsapi.StatePendingReplicaDeletion) // to get aliases, tags or another description
 )
