@@ -41,6 +41,8 @@ const (
 	SpaceKeyMaterials Space = 32 // service/kms: what a key knows of its materials; key id 16 bytes
 	SpaceDue          Space = 33 // service/kms: what is to be done with a key at a time; time 8 bytes, kind 1 byte, key id 16 bytes
 	SpaceTombstone    Space = 34 // service/kms: what is known of a key that was destroyed; key id 16 bytes
+	SpaceKeyUsage     Space = 35 // service/kms: what a key was used for, and when last; key id 16 bytes
+	SpaceUsagePos     Space = 36 // service/kms: how much of the audit log all rows of SpaceKeyUsage cover; no component
 )
 
 // firstSealed is the lowest space of sealed rows.
@@ -74,6 +76,8 @@ var spaceNames = map[Space]string{
 	SpaceKeyMaterials: "key-materials",
 	SpaceDue:          "due",
 	SpaceTombstone:    "tombstone",
+	SpaceKeyUsage:     "key-usage",
+	SpaceUsagePos:     "usage-position",
 }
 
 // Known reports whether s stands in the table.

@@ -74,7 +74,7 @@ func groups() []group {
 		{"Clients", []command{clientInitCommand, principalAddCommand, principalListCommand, principalRemoveCommand}},
 		{"Keys", remote(
 			keyCreateCommand, keyDescribeCommand, keyPublicCommand, keyListCommand, keyEnableCommand, keyDisableCommand,
-			keyUpdateCommand, keyTagCommand, keyUntagCommand, keyTagsCommand,
+			keyUpdateCommand, keyTagCommand, keyUntagCommand, keyTagsCommand, keyLastUsageCommand,
 			aliasCreateCommand, aliasUpdateCommand, aliasDeleteCommand, aliasListCommand,
 		)},
 		{"Data", remote(encryptCommand, decryptCommand, reEncryptCommand, dataKeyCommand, randomCommand, macCommand, verifyMacCommand, signCommand, verifyCommand, encapsulateCommand, decapsulateCommand)},

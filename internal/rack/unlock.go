@@ -29,8 +29,9 @@ type opened struct {
 }
 
 // bareRows is how many sealed rows an appliance has before the first call that changes
-// something, and so leaves a record: the digest of its slots, those of its token keys, and the time.
-const bareRows = 3
+// something, and so leaves a record: the digest of its slots, those of its token keys, the time, and since when keys' uses
+// are counted.
+const bareRows = 4
 
 // logIsGone is what the operator is told where the log holds nothing of what the store does.
 const logIsGone = "the audit log has begun anew: its records of what the store holds are gone; see whether the disk of the folder audit is mounted"
@@ -107,7 +108,7 @@ func (a *Appliance) recoverLog(ctx context.Context, o *opened) error {
 }
 
 func (a *Appliance) startServices(_ context.Context, o *opened) (err error) {
-	keys := kms.Config{Store: o.records, Realm: a.cfg.Realm, Clock: a.cfg.Clock, Logger: a.cfg.Logger, MaxKeys: a.cfg.MaxKeys, CachedKeys: a.cfg.CachedKeys, PackedKeys: a.cfg.PackedKeys, CachedAliases: a.cfg.CachedAliases}
+	keys := kms.Config{Store: o.records, Log: a.log, Realm: a.cfg.Realm, Clock: a.cfg.Clock, Logger: a.cfg.Logger, MaxKeys: a.cfg.MaxKeys, CachedKeys: a.cfg.CachedKeys, PackedKeys: a.cfg.PackedKeys, CachedAliases: a.cfg.CachedAliases}
 	if keys.MarkerKey, err = a.markerKey(); err != nil {
 		return err
 	}

@@ -41,6 +41,8 @@ func (s *Service) Check(ctx context.Context, r keystore.Reader, problem func(str
 		{keystore.SpaceKeyAlias, len(api.KeyID{}), 0, c.mirror},
 		{keystore.SpaceDue, 8, anyShape, c.due},
 		{keystore.SpaceTombstone, 0, anyShape, c.tombstone},
+		{keystore.SpaceKeyUsage, len(api.KeyID{}), -1, c.usage},
+		{keystore.SpaceUsagePos, 0, -1, c.position},
 	} {
 		for e, err := range r.Scan(keystore.Range(step.space)) {
 			if err == nil {
@@ -64,11 +66,13 @@ func (s *Service) Check(ctx context.Context, r keystore.Reader, problem func(str
 const anyShape = -2
 
 // shaped reports whether a name has components of these lengths: last is -1 if
-// there is only one, and 0 if any length but 0 will do.
+// there is only one, or none with first 0, and 0 if any length but 0 will do.
 func shaped(parts []string, first, last int) bool {
 	switch {
 	case last == anyShape:
 		return true
+	case first == 0:
+		return len(parts) == 0
 	case len(parts) == 0 || len(parts[0]) != first:
 		return false
 	case last < 0:
@@ -248,6 +252,20 @@ func (c *checker) mirror(n keystore.Name, parts []string, value []byte) {
 		return
 	}
 	delete(c.aliases, aliasID{k.account, parts[1]})
+}
+
+func (c *checker) usage(n keystore.Name, parts []string, value []byte) {
+	if _, err := parseUsageRow(value); err != nil {
+		c.reportf("%s: %v", n, err)
+	} else if c.keys[api.KeyID([]byte(parts[0]))] == nil {
+		c.reportf("%s: there is no such key", n)
+	}
+}
+
+func (c *checker) position(n keystore.Name, _ []string, value []byte) {
+	if _, err := parsePositionRow(value); err != nil {
+		c.reportf("%s: %v", n, err)
+	}
 }
 
 // listedValue checks the value of a row whose name says it all.

@@ -239,7 +239,7 @@ func (s *Service) takeRows(tx keystore.Tx, id api.KeyID, row *keyRow, account ap
 
 // rowsBesideKey are the rows that a key may have under its id alone.
 func rowsBesideKey(id api.KeyID) []keystore.Name {
-	return []keystore.Name{tagsName(id), materialsName(id)}
+	return []keystore.Name{tagsName(id), materialsName(id), usageName(id)}
 }
 
 // due are the pieces of work that the key's own row says there are.

@@ -13,7 +13,6 @@ func later(g *access.Gate) []access.Route {
 		to(g, kmsapi.GetParametersForImport),
 		to(g, kmsapi.ImportKeyMaterial),
 		to(g, kmsapi.DeleteImportedKeyMaterial),
-		to(g, kmsapi.GetKeyLastUsage),
 	}
 }
 

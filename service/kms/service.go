@@ -21,6 +21,7 @@ import (
 	"github.com/keyrack/keyrack/access"
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/api/kmsapi"
+	"github.com/keyrack/keyrack/audit"
 	"github.com/keyrack/keyrack/internal/clock"
 	"github.com/keyrack/keyrack/internal/securemem"
 	"github.com/keyrack/keyrack/keystore"
@@ -38,6 +39,7 @@ type Service struct {
 	expansions expansions
 	pasts      pasts
 	due        due
+	used       *usage
 	lattices   expansions   // of ML-DSA and ML-KEM, which take far more memory
 	mostKeys   uint64       // of one account
 	damaged    atomic.Int64 // materials found changed in memory
@@ -50,6 +52,7 @@ type Service struct {
 // Config is what a Service stands on. All members but the sizes are required.
 type Config struct {
 	Store     keystore.Store // seals its values
+	Log       *audit.Log     // what keys are used for is read from it; it must outlive the service
 	Realm     api.Realm
 	Clock     *clock.Clock
 	Logger    *slog.Logger
@@ -87,6 +90,10 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	case err := <-s.ended:
 		return nil, fmt.Errorf("follow the store: %w", err)
 	}
+	if s.used, err = newUsage(ctx, cfg.Store, cfg.Log, cfg.Clock, cfg.Logger); err != nil {
+		return nil, fmt.Errorf("read what keys are used for: %w", err)
+	}
+	go s.used.run(ctx)
 	go s.sweep(ctx, cfg.Clock)
 	return s, nil
 }
@@ -169,20 +176,26 @@ func (s *Service) Routes(g *access.Gate) []access.Route {
 		access.Handle(g, kmsapi.ReplicateKey, s.ReplicateKey),
 		access.Handle(g, kmsapi.UpdatePrimaryRegion, s.UpdatePrimaryRegion),
 		access.Handle(g, kmsapi.DescribeCustomKeyStores, s.DescribeCustomKeyStores),
+		access.Handle(g, kmsapi.GetKeyLastUsage, s.GetKeyLastUsage),
 	)
 }
 
 // Warnings returns what an operator should know of the keys in memory.
 func (s *Service) Warnings() []string {
-	all := s.due.warnings()
+	all := append(s.due.warnings(), s.used.warnings()...)
 	if n := s.damaged.Load(); n > 0 {
 		all = append(all, fmt.Sprintf("key material in memory was found changed %d times: the machine's memory is not reliable; use memory with error correction", n))
 	}
 	return all
 }
 
-// Wait returns when the service has stopped following the store.
-func (s *Service) Wait() error { return <-s.ended }
+// Wait returns when the service has stopped following the store, and has written what keys were
+// used for.
+func (s *Service) Wait() error {
+	err := <-s.ended
+	<-s.used.done
+	return err
+}
 
 // changed drops the snapshots that a change has made old. The first call has no
 // changes: it says that from now on every one is delivered before its Update returns.
