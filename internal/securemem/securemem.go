@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"sync/atomic"
 )
 
@@ -43,6 +44,14 @@ type Buffer struct {
 
 // New returns a zeroed buffer of n bytes, n at least 1. It returns ErrSize, or an error that wraps ErrFull or ErrNotLocked.
 func New(n int) (*Buffer, error) { return std.new(n) }
+
+// Taken returns how many bytes of locked memory a buffer of n bytes takes, n at least 1, beside others of its size.
+func Taken(n int) int {
+	if n > largest {
+		return roundUp(n, os.Getpagesize())
+	}
+	return smallest << classOf(n)
+}
 
 // From returns a buffer that holds a copy of b. The caller still owns b and wipes it. Errors are those of New.
 func From(b []byte) (*Buffer, error) {

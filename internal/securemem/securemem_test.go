@@ -365,3 +365,26 @@ func BenchmarkNewFree(b *testing.B) {
 		buf.Free()
 	}
 }
+
+// TestTaken: as many buffers as fit into a slab by what each takes fill it, and one more needs another.
+func TestTaken(t *testing.T) {
+	t.Parallel()
+	slab := max(16<<10, os.Getpagesize())
+	for _, n := range []int{1, 32, 33, 48, 64, 66, 256, 384, 512, 513, 4096} {
+		a := securemem.NewArena(1<<20, nil, nil)
+		for range slab / securemem.Taken(n) {
+			if _, err := a.New(n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := a.Status().InUse; got != slab {
+			t.Errorf("%d bytes: %d in use, want %d", n, got, slab)
+		}
+		if _, err := a.New(n); err != nil || a.Status().InUse != 2*slab {
+			t.Errorf("%d bytes: one more leaves %d in use, %v", n, a.Status().InUse, err)
+		}
+	}
+	if got := securemem.Taken(4097); got%os.Getpagesize() != 0 || got < 4097 {
+		t.Errorf("4097 bytes take %d", got)
+	}
+}

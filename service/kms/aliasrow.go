@@ -55,6 +55,8 @@ type alias struct {
 
 func (a *alias) referred() *atomic.Bool { return &a.since }
 
+func (a *alias) locked() int { return 0 }
+
 // aliasRow is the row of an alias, FORMAT.md "Alias".
 type aliasRow struct {
 	Format  uint8    `cbor:"0,keyasint"`

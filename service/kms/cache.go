@@ -14,6 +14,7 @@ import (
 type snapshot interface {
 	comparable
 	referred() *atomic.Bool // used since the cache's hand last passed
+	locked() int            // bytes of locked memory that it takes; always the same
 }
 
 // shard is a part of a cache, evicted by the CLOCK algorithm. Only the store's
@@ -25,11 +26,24 @@ type shard[K comparable, V snapshot] struct {
 	ring    []K     // guarded by mu; the names in kept
 	hand    int
 	most    int
+	room    int               // bytes of locked memory for all in kept
+	taken   int               // guarded by mu; of them, by what is in kept
 	changed keystore.Revision // guarded by mu; of the newest change delivered
 	closed  bool              // guarded by mu
 }
 
-func (s *shard[K, V]) init(most int) { s.kept, s.most = map[K]V{}, max(1, most) }
+func (s *shard[K, V]) init(most, room int) {
+	s.kept, s.most, s.room = map[K]V{}, max(1, most), room
+}
+
+// weight returns how many bytes of locked memory v takes, which may be none.
+func weight[V snapshot](v V) int {
+	var none V
+	if v == none {
+		return 0
+	}
+	return v.locked()
+}
 
 // use marks v as used, and returns it.
 func use[V snapshot](v V) V {
@@ -48,24 +62,39 @@ func (s *shard[K, V]) put(name K, v V, seen keystore.Revision) {
 	if s.closed || s.changed > seen {
 		return
 	}
+	more := 1
+	if _, known := s.kept[name]; known {
+		s.empty(name)
+		more = 0
+	}
+	s.makeRoom(more, v.locked())
 	if _, known := s.kept[name]; !known {
-		s.makeRoom()
 		s.ring = append(s.ring, name)
 	}
 	s.kept[name] = v
+	s.taken += v.locked()
 }
 
-// makeRoom evicts what was not used since the hand last passed, until one more
-// fits.
-func (s *shard[K, V]) makeRoom() {
+// empty forgets the snapshot of a name that stays in the ring.
+func (s *shard[K, V]) empty(name K) {
 	var none V
-	for len(s.ring) >= s.most {
+	s.taken -= weight(s.kept[name])
+	s.kept[name] = none
+}
+
+// makeRoom evicts what was not used since the hand last passed, until so many names
+// more fit, and a snapshot that takes so many bytes of locked memory. One is kept however
+// much it takes.
+func (s *shard[K, V]) makeRoom(more, bytes int) {
+	var none V
+	for len(s.ring)+more > s.most || len(s.ring) > 0 && s.taken+bytes > s.room {
 		s.hand %= len(s.ring)
 		name := s.ring[s.hand]
 		if v := s.kept[name]; v != none && v.referred().Swap(false) {
 			s.hand++
 			continue
 		}
+		s.taken -= weight(s.kept[name])
 		delete(s.kept, name)
 		last := len(s.ring) - 1
 		s.ring[s.hand] = s.ring[last]
@@ -78,8 +107,7 @@ func (s *shard[K, V]) drop(name K, at keystore.Revision) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, known := s.kept[name]; known {
-		var none V
-		s.kept[name] = none
+		s.empty(name)
 	}
 	s.changed = max(s.changed, at)
 }
@@ -89,8 +117,7 @@ func (s *shard[K, V]) forget(name K, v V) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.kept[name] == v {
-		var none V
-		s.kept[name] = none
+		s.empty(name)
 	}
 }
 
@@ -101,7 +128,7 @@ func (s *shard[K, V]) shed() {
 	defer s.mu.Unlock()
 	most := s.most
 	s.most = len(s.ring)/2 + 1
-	s.makeRoom()
+	s.makeRoom(1, 0)
 	s.most = most
 }
 
@@ -111,7 +138,7 @@ func (s *shard[K, V]) close() {
 	defer s.mu.Unlock()
 	s.closed = true
 	clear(s.kept)
-	s.ring = nil
+	s.ring, s.taken = nil, 0
 }
 
 // cache keeps snapshots of keys. Safe for concurrent use.
@@ -120,10 +147,12 @@ type cache struct {
 	budgets sync.Map // api.AccountID -> *atomic.Int64, see keptKeys
 }
 
-func newCache(most int) *cache {
+// newCache returns a cache for most keys, whose secrets take no more than room bytes of
+// locked memory.
+func newCache(most, room int) *cache {
 	c := new(cache)
 	for i := range c.shards {
-		c.shards[i].init(most / len(c.shards))
+		c.shards[i].init(most/len(c.shards), room/len(c.shards))
 	}
 	return c
 }
@@ -193,7 +222,7 @@ type aliases struct {
 func newAliases(most int) *aliases {
 	c := &aliases{seed: maphash.MakeSeed()}
 	for i := range c.shards {
-		c.shards[i].init(most / len(c.shards))
+		c.shards[i].init(most/len(c.shards), 0) // they take none
 	}
 	return c
 }

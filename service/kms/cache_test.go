@@ -1,9 +1,12 @@
 package kms_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"testing"
 
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/internal/securemem"
 	"github.com/keyrack/keyrack/keystore"
 	"github.com/keyrack/keyrack/service/kms"
 )
@@ -72,6 +75,56 @@ func TestTheSmallestCache(t *testing.T) {
 	for i := range 100 {
 		if c.Put(fmt.Sprint(i), 1); !c.Has(fmt.Sprint(i)) {
 			t.Fatalf("number %d is not kept", i)
+		}
+	}
+}
+
+// TestLockedMemoryIsBoundedByBytes: a key of RSA takes as much as sixteen symmetric ones,
+// and the bound holds whatever is read, changed and read again.
+func TestLockedMemoryIsBoundedByBytes(t *testing.T) {
+	t.Parallel()
+	const each = 1024 // bytes of one of the cache's 16 parts
+	c := kms.NewKeys(16*64, 16*each)
+	lengths, ids := []int{32, 512, 48, 256, 384, 66}, make([]api.KeyID, 3000)
+	for i := range ids {
+		binary.BigEndian.PutUint32(ids[i][:], uint32(i))
+		ids[i][15] = byte(i / 2) // which part it is in
+	}
+	taken := func() (bytes, keys int) {
+		for i, id := range ids {
+			if c.Has(id) {
+				bytes += securemem.Taken(lengths[i%len(lengths)])
+				keys++
+			}
+		}
+		return bytes, keys
+	}
+	for round := range 2 {
+		for i, id := range ids {
+			c.Put(t, id, lengths[i%len(lengths)], 1)
+			if !c.Has(id) {
+				t.Fatalf("round %d: number %d is not kept", round, i)
+			}
+			if i%7 == 0 {
+				c.Drop(id, 1)
+			}
+		}
+		if bytes, keys := taken(); bytes > 16*each || bytes < 8*each {
+			t.Errorf("round %d: %d keys take %d bytes, want some, and at most %d", round, keys, bytes, 16*each)
+		}
+	}
+	for i, id := range ids[:100] { // again and again: a key is counted once
+		for range 50 {
+			c.Put(t, id, lengths[i%len(lengths)], 1)
+		}
+	}
+	if bytes, _ := taken(); bytes > 16*each || bytes < 4*each {
+		t.Errorf("they take %d bytes, want some, and at most %d", bytes, 16*each)
+	}
+	tiny := kms.NewKeys(16, 16)
+	for _, id := range ids[:50] {
+		if tiny.Put(t, id, 512, 1); !tiny.Has(id) {
+			t.Error("where there is no room, not even one is kept")
 		}
 	}
 }

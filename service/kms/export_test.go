@@ -374,6 +374,29 @@ func (c Aliases) Drop(name string, at keystore.Revision) { c.drop(aliasID{name: 
 // Close ends the cache.
 func (c Aliases) Close() { c.close() }
 
+// Keys is a cache of keys for tests of its bounds.
+type Keys struct{ *cache }
+
+// NewKeys returns a cache for at most so many keys, in so many bytes of locked memory.
+func NewKeys(most, room int) Keys { return Keys{newCache(most, room)} }
+
+// Put keeps a key whose secret has n bytes, read at a revision.
+func (c Keys) Put(tb testing.TB, id api.KeyID, n int, seen keystore.Revision) {
+	tb.Helper()
+	secret, err := securemem.New(n)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(secret.Free)
+	c.put(&key{id: id, current: &material{secret: secret}}, seen)
+}
+
+// Has reports whether a key is kept, without using it.
+func (c Keys) Has(id api.KeyID) bool { return c.shard(id).kept[id] != nil }
+
+// Drop forgets a key because of a change at a revision.
+func (c Keys) Drop(id api.KeyID, at keystore.Revision) { c.drop(id, at) }
+
 // ParseCount reads the row that counts an account's keys.
 func ParseCount(b []byte) (uint64, error) { return parseCount(b) }
 

@@ -32,6 +32,13 @@ type key struct {
 
 func (k *key) referred() *atomic.Bool { return &k.since }
 
+func (k *key) locked() int {
+	if k.current == nil {
+		return 0
+	}
+	return securemem.Taken(k.current.secret.Len())
+}
+
 // ARN returns the key's ARN.
 func (k *key) ARN() string { return k.arn }
 

@@ -67,12 +67,12 @@ type Config struct {
 // New returns a service, which follows the store's changes until ctx ends. From
 // the end of that watch on, for whatever reason, no key is served from memory.
 func New(ctx context.Context, cfg Config) (*Service, error) {
-	most := cacheSize(cmp.Or(cfg.CachedKeys, api.CachedKeys))
+	most, room := cmp.Or(cfg.CachedKeys, api.CachedKeys), lockedRoom()
 	s := &Service{
 		store: cfg.Store, realm: cfg.Realm, logger: cfg.Logger, markers: cfg.MarkerKey,
-		keys: newCache(most), aliases: newAliases(cmp.Or(cfg.CachedAliases, api.CachedAliases)), ready: make(chan struct{}), ended: make(chan error, 1),
+		keys: newCache(most, room), aliases: newAliases(cmp.Or(cfg.CachedAliases, api.CachedAliases)), ready: make(chan struct{}), ended: make(chan error, 1),
 		expansions: expansions{ring[material, *material]{most: api.ExpandedKeys}}, lattices: expansions{ring[material, *material]{most: api.ExpandedLattices}},
-		pasts: pasts{most: max(1, most/2)}, mostKeys: uint64(cmp.Or(cfg.MaxKeys, api.MaxKeys)),
+		pasts: pasts{most: max(1, min(most, room/securemem.Taken(1))/2)}, mostKeys: uint64(cmp.Or(cfg.MaxKeys, api.MaxKeys)),
 	}
 	s.due.woken = make(chan struct{}, 1)
 	packed, err := newPacked(cmp.Or(cfg.PackedKeys, api.PackedKeys))
@@ -98,15 +98,10 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	return s, nil
 }
 
-// smallestSecret is how many bytes of locked memory a key takes at least.
-const smallestSecret = 32
-
-// cacheSize is how many keys are kept: no more than were asked for, and than fill a quarter of the locked
-// memory that the process may have, because a key that was evicted keeps its
-// place there until the collector has seen that nobody uses it.
-func cacheSize(most int) int {
-	return min(most, max(1, securemem.Status().Limit/4/smallestSecret))
-}
+// lockedRoom is how many bytes the secrets of keys in memory may take: a quarter of the
+// locked memory that the process may have, because a key that was evicted keeps its place
+// there until the collector has seen that nobody uses it.
+func lockedRoom() int { return securemem.Status().Limit / 4 }
 
 // follow hears of the store's changes until ctx ends.
 func (s *Service) follow(ctx context.Context, after keystore.Revision) {
