@@ -13,15 +13,19 @@ import (
 
 // decryptCommand is kms:Decrypt on files.
 var decryptCommand = command{
-	name: "decrypt", args: "[--key KEY] [--context K=V]… [--in FILE] [--out FILE]", short: "decrypt what encrypt wrote",
+	name: "decrypt", args: "[--key KEY] [--context K=V]… [--algorithm ALGORITHM] [--in FILE] [--out FILE]", short: "decrypt what encrypt wrote",
 	long: `
 Decrypts a ciphertext and writes the plaintext and nothing else; what is not text, such
 as a key, not to a terminal. A ciphertext
 names its own key; with --key it must be that one. The context must be the one
-that encrypt was given.`,
+that encrypt was given.
+
+A ciphertext of an RSA key does not name it: --key and --algorithm say with which key,
+and how, it was encrypted, here or by anybody who has the public half.`,
 	examples: []string{
 		"keyrack decrypt --context user=ann --in letter.enc --out letter.txt",
 		"keyrack decrypt < letter.enc",
+		"keyrack decrypt --key alias/rsa --algorithm RSAES_OAEP_SHA_256 --in pin.enc",
 	},
 	flags: decryptFlags,
 }
@@ -31,10 +35,14 @@ that encrypt was given.`,
 func decryptFlags(fs *flag.FlagSet) action {
 	key := fs.String("key", "", "refuse a ciphertext of another key than `KEY`: a key id, an ARN or an alias")
 	bound := contextFlag(fs, "context", "the ciphertext is bound to `K=V`, a pair that encrypt was given; may be given several times")
+	algorithm := encryptionFlag(fs, "algorithm", "the key is one of RSA: the ciphertext was made with `ALGORITHM`, RSAES_OAEP_SHA_256 or RSAES_OAEP_SHA_1")
 	in := inFlag(fs, "the ciphertext")
 	out := outFlag(fs, "the plaintext")
 	format := outputFlag(fs)
 	return noWords(fs, func(sh *shell) error {
+		if *algorithm != kmsapi.SymmetricDefault && *key == "" {
+			return usagef("keyrack help decrypt", "decrypt: --key is missing: a ciphertext of %s does not name its key", *algorithm)
+		}
 		blob, err := sh.readInput(*in, api.MaxCiphertext)
 		if err != nil {
 			return fmt.Errorf("read the ciphertext: %w", err)
@@ -44,7 +52,7 @@ func decryptFlags(fs *flag.FlagSet) action {
 		}
 		return sh.decrypt(&kmsapi.DecryptRequest{
 			KeyId: api.ParseKeyRef([]byte(*key)), CiphertextBlob: blob, EncryptionContext: bound.encode(),
-			EncryptionAlgorithm: kmsapi.SymmetricDefault,
+			EncryptionAlgorithm: *algorithm,
 		}, *out, format)
 	})
 }

@@ -135,6 +135,9 @@ func algorithmNames(m *kmsapi.KeyMetadata) (all []string) {
 	for _, a := range m.SigningAlgorithms {
 		all = append(all, a.String())
 	}
+	for _, a := range m.KeyAgreementAlgorithms {
+		all = append(all, a.String())
+	}
 	for _, a := range m.EncapsulationAlgorithms {
 		all = append(all, a.String())
 	}

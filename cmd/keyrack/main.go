@@ -77,7 +77,7 @@ func groups() []group {
 			keyUpdateCommand, keyTagCommand, keyUntagCommand, keyTagsCommand, keyLastUsageCommand,
 			aliasCreateCommand, aliasUpdateCommand, aliasDeleteCommand, aliasListCommand,
 		)},
-		{"Data", remote(encryptCommand, decryptCommand, reEncryptCommand, dataKeyCommand, randomCommand, macCommand, verifyMacCommand, signCommand, verifyCommand, encapsulateCommand, decapsulateCommand)},
+		{"Data", remote(encryptCommand, decryptCommand, reEncryptCommand, dataKeyCommand, dataKeyPairCommand, randomCommand, macCommand, verifyMacCommand, signCommand, verifyCommand, deriveCommand, encapsulateCommand, decapsulateCommand)},
 		{"Audit", []command{auditTailCommand, auditSearchCommand, auditVerifyCommand}},
 		{"Everything else", append(remote(callCommand(), benchCommand), completionCommand, completeCommand(), versionCommand, helpCommand())},
 	}
