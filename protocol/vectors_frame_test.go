@@ -237,6 +237,7 @@ func makeRequests(t *testing.T, m *maker) {
 		{"list-slots", applianceapi.ListSlots.Op, &applianceapi.ListSlotsRequest{}},
 		{"get-clock", applianceapi.GetClock.Op, &applianceapi.GetClockRequest{}},
 		{"accept-clock", applianceapi.AcceptClock.Op, &applianceapi.AcceptClockRequest{Preview: true}},
+		{"shred-deleted-keys", applianceapi.ShredDeletedKeys.Op, &applianceapi.ShredDeletedKeysRequest{}},
 	} {
 		m.add(requestVector(good.name, api.RequestID(i+7), good.op, good.in))
 	}
@@ -463,6 +464,7 @@ func makeReplies(t *testing.T, m *maker) {
 			SlotId: id.String(), Type: applianceapi.SlotToken, TokenKind: "tpm2", TokenSerial: "000b5e", Version: 3, InToken: true, Open: true}}}},
 		{"get-clock", applianceapi.GetClock.Op, &applianceapi.GetClockResponse{SystemClock: at + 3, AcceptedTime: at + 2, Floor: at, Leash: at + 4, Believed: true, PoweredSeconds: 86_400}},
 		{"accept-clock", applianceapi.AcceptClock.Op, &applianceapi.AcceptClockResponse{Before: at, AcceptedTime: at + 9, Due: []string{"key " + id.String() + " gets a new material"}}},
+		{"shred-deleted-keys", applianceapi.ShredDeletedKeys.Op, &applianceapi.ShredDeletedKeysResponse{Keys: 2, Version: 3}},
 		{"unlock", applianceapi.Unlock.Op, &applianceapi.UnlockResponse{State: applianceapi.Unlocked}},
 		{"lock", applianceapi.Lock.Op, &applianceapi.LockResponse{}},
 		{"rotate-domain-key", applianceapi.RotateDomainKey.Op, &applianceapi.RotateDomainKeyResponse{Version: 2}},

@@ -28,6 +28,7 @@ var (
 	ListSlots           = api.Define[ListSlotsRequest, ListSlotsResponse](api.Appliance, "ListSlots", 13, api.ReadOnly|api.Idempotent)
 	GetClock            = api.Define[GetClockRequest, GetClockResponse](api.Appliance, "GetClock", 14, api.ReadOnly|api.Idempotent)
 	AcceptClock         = api.Define[AcceptClockRequest, AcceptClockResponse](api.Appliance, "AcceptClock", 15, 0)
+	ShredDeletedKeys    = api.Define[ShredDeletedKeysRequest, ShredDeletedKeysResponse](api.Appliance, "ShredDeletedKeys", 16, api.Idempotent)
 )
 
 // Operations returns the rows of this package.
@@ -36,7 +37,7 @@ func Operations() []*api.Op {
 		GetStatus.Op, ListAuditRecords.Op, GetAuditCheckpoint.Op, GetAuditConsistency.Op,
 		Unlock.Op, Lock.Op, RotateDomainKey.Op, CheckRecords.Op,
 		AddPrincipal.Op, ListPrincipals.Op, RemovePrincipal.Op,
-		SearchAuditRecords.Op, ListSlots.Op, GetClock.Op, AcceptClock.Op,
+		SearchAuditRecords.Op, ListSlots.Op, GetClock.Op, AcceptClock.Op, ShredDeletedKeys.Op,
 	}
 }
 

@@ -28,6 +28,16 @@ type RotateDomainKeyResponse struct {
 	Version int64 `n:"1" audit:"show"` // of the new domain key
 }
 
+// ShredDeletedKeysRequest asks that no older copy of the data folder lead to a key that
+// was destroyed, now and not within the day. It has no members.
+type ShredDeletedKeysRequest struct{}
+
+// ShredDeletedKeysResponse is sent when that is so.
+type ShredDeletedKeysResponse struct {
+	Keys    int64 `n:"1" rule:"always" audit:"show"` // that were destroyed and not shredded before
+	Version int64 `n:"2" audit:"show"`               // of the domain key
+}
+
 // CheckRecordsRequest starts a check of every record in the background, unless
 // one is running, or with Report only asks how the last one is.
 type CheckRecordsRequest struct {

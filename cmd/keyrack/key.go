@@ -118,6 +118,9 @@ func keyRows(m *kmsapi.KeyMetadata) [][2]string {
 	if m.MultiRegion {
 		rows = append(rows, [2]string{"multi-Region", m.MultiRegionConfiguration.MultiRegionKeyType.String()})
 	}
+	if m.DeletionDate != 0 {
+		rows = append(rows, [2]string{"destroyed after", m.DeletionDate.Time().Format(time.RFC3339)})
+	}
 	if m.CurrentKeyMaterialId != "" { // only symmetric encryption keys show it
 		rows = append(rows, [2]string{"material", m.CurrentKeyMaterialId})
 	}

@@ -69,12 +69,13 @@ func groups() []group {
 	return []group{
 		{"The appliance", []command{
 			devCommand, devResetCommand, initCommand, serveCommand, workerCommand, tokenProcessCommand, tokenScanCommand, statusCommand, lockCommand, unlockCommand,
-			checkCommand, tokenListCommand, tokenInfoCommand, slotListCommand, domainRotateCommand, configCommand, configCheckCommand, configExampleCommand,
+			checkCommand, tokenListCommand, tokenInfoCommand, slotListCommand, domainRotateCommand, domainShredCommand, clockCommand, clockAcceptCommand, configCommand, configCheckCommand, configExampleCommand,
 		}},
 		{"Clients", []command{clientInitCommand, principalAddCommand, principalListCommand, principalRemoveCommand}},
 		{"Keys", remote(
 			keyCreateCommand, keyDescribeCommand, keyPublicCommand, keyListCommand, keyEnableCommand, keyDisableCommand,
 			keyUpdateCommand, keyTagCommand, keyUntagCommand, keyTagsCommand, keyLastUsageCommand,
+			keyScheduleDeletionCommand, keyCancelDeletionCommand,
 			aliasCreateCommand, aliasUpdateCommand, aliasDeleteCommand, aliasListCommand,
 		)},
 		{"Data", remote(encryptCommand, decryptCommand, reEncryptCommand, dataKeyCommand, dataKeyPairCommand, randomCommand, macCommand, verifyMacCommand, signCommand, verifyCommand, deriveCommand, encapsulateCommand, decapsulateCommand)},

@@ -44,7 +44,7 @@ func (a *Appliance) answerOperator(context.Context) (err error) {
 		Connections: func() int { return a.server.Connections() }, Warnings: a.warnings,
 		Address: a.Addr, Records: a.records, Unlock: a.Unlock, Lock: a.Lock, Rotate: a.Rotate,
 		Checks: []appliance.Check{a.checkRecords, a.checkKeys, a.checkClients}, Slots: a.slots,
-		Time: a.time, AcceptTime: a.acceptTime, Due: a.dueUntil,
+		Time: a.time, AcceptTime: a.acceptTime, Due: a.dueUntil, Shred: a.Shred,
 	})
 	a.server, err = server.New(server.Config{
 		Gate: a.gate, Routes: a.self.LockedRoutes(a.gate), Pools: a.pools,
@@ -130,6 +130,9 @@ func (a *Appliance) warnings() []string {
 		}
 		if wrong := o.time.warning(); wrong != "" {
 			all = append(all, wrong)
+		}
+		if late := o.shredder.warning(); late != "" {
+			all = append(all, late)
 		}
 		if stuck := o.rotation.warning(); stuck != "" {
 			all = append(all, stuck)

@@ -26,6 +26,7 @@ type opened struct {
 	logGone  bool // the log held nothing of what the store holds
 	rotation rotation
 	time     *timekeeper
+	shredder *shredder
 }
 
 // bareRows is how many sealed rows an appliance has before the first call that changes
@@ -69,6 +70,7 @@ func (a *Appliance) Unlock(ctx context.Context) error {
 // unlock is Unlock without its surroundings.
 func (a *Appliance) unlock(ctx context.Context) error {
 	o := &opened{rotation: rotation{again: make(chan struct{}, 1)}}
+	o.shredder = &shredder{a: a, o: o}
 	return run(ctx, []step{
 		{"unlock the domain key", a.keyring.Unlock},
 		{"open the sealed store", o.with(a.openRecords)},
@@ -78,6 +80,7 @@ func (a *Appliance) unlock(ctx context.Context) error {
 		{"listen", o.with(a.listen)},
 		{"go on with a rotation", o.with(a.continueRotation)},
 		{"do what is due", o.with(a.doDue)},
+		{"shred destroyed keys", o.with(a.startShredder)},
 	})
 }
 

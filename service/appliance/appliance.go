@@ -53,6 +53,9 @@ type Config struct {
 	AcceptTime func(*access.Call) (before, now time.Time, err error)
 	// Due says what is to be done by itself up to a time: one sentence each, at most 100.
 	Due func(ctx context.Context, until time.Time) ([]string, error)
+	// Shred returns when no older copy of the data folder leads to a key that is destroyed, and how many
+	// keys that concerned.
+	Shred func(context.Context) (int, error)
 }
 
 // Records is how the sealed records are. The zero value says that they cannot
@@ -87,6 +90,7 @@ func (s *Service) Routes(g *access.Gate) []access.Route {
 		access.Handle(g, applianceapi.CheckRecords, s.CheckRecords),
 		access.Handle(g, applianceapi.GetClock, s.GetClock),
 		access.Handle(g, applianceapi.AcceptClock, s.AcceptClock),
+		access.Handle(g, applianceapi.ShredDeletedKeys, s.ShredDeletedKeys),
 	)
 }
 
@@ -98,6 +102,7 @@ func (s *Service) LockedRoutes(g *access.Gate) []access.Route {
 		access.Handle(g, applianceapi.CheckRecords, refuse),
 		access.Handle(g, applianceapi.GetClock, refuse),
 		access.Handle(g, applianceapi.AcceptClock, refuse),
+		access.Handle(g, applianceapi.ShredDeletedKeys, refuse),
 		access.Handle(g, applianceapi.AddPrincipal, refuse),
 		access.Handle(g, applianceapi.ListPrincipals, refuse),
 		access.Handle(g, applianceapi.RemovePrincipal, refuse),

@@ -102,6 +102,26 @@ func (s *Service) RotateDomainKey(c *access.Call, _ *applianceapi.RotateDomainKe
 	return nil
 }
 
+// ShredDeletedKeys closes what older copies of the data folder hold of destroyed keys, and
+// returns when that is done: a rotation of the domain key to its end. Without such keys it
+// does nothing.
+func (s *Service) ShredDeletedKeys(c *access.Call, _ *applianceapi.ShredDeletedKeysRequest, out *applianceapi.ShredDeletedKeysResponse) error {
+	if err := c.Admit(access.Appliance(c)); err != nil {
+		return err
+	}
+	if err := c.Need(work.Token); err != nil {
+		return err
+	}
+	ctx, cancel := patient(c)
+	defer cancel()
+	n, err := s.Shred(ctx)
+	if err != nil {
+		return told("shred destroyed keys", err)
+	}
+	out.Keys, out.Version = int64(n), int64(s.Records().KeyVersion)
+	return nil
+}
+
 // ListSlots says which slots there are.
 func (s *Service) ListSlots(c *access.Call, _ *applianceapi.ListSlotsRequest, out *applianceapi.ListSlotsResponse) (err error) {
 	if err := c.Admit(access.Appliance(c)); err != nil {

@@ -148,7 +148,7 @@ func (d doomed) warnings() (all []string) {
 // doomedBy returns the keys whose end is warned of. They are for people, so a scan will do.
 func (s *Service) doomedBy(ctx context.Context, t Time) (d doomed, err error) {
 	now, _ := t.Accepted()
-	until := api.TimeOf(now.Add(deletionWarning))
+	until := api.TimeOf(now.Add(deletionWarning + time.Hour)) // a warning is over a day and a moment later at most
 	lo, hi := keystore.Range(keystore.SpaceDue)
 	err = s.store.View(ctx, func(r keystore.Reader) error {
 		d = doomed{}

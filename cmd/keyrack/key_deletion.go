@@ -1,0 +1,151 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"time"
+
+	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/api/kmsapi"
+	"github.com/keyrack/keyrack/protocol/client"
+)
+
+var (
+	// keyScheduleDeletionCommand is kms:ScheduleKeyDeletion, behind a look at who still needs the key.
+	keyScheduleDeletionCommand = command{
+		name: "key schedule-deletion", args: "KEY [--days N] [--dry-run] [--force] [--used-within N]", short: "destroy a key after a window in which it can be kept",
+		long: `
+Nobody can use the key from now on, and after the window it is destroyed, and with
+it whatever was encrypted under it. Until then keyrack key cancel-deletion keeps it.
+It prints the date. Before it is destroyed the status warns for a day.
+
+A key that was used within the last 30 days, or --used-within N, is not given up
+without --force. --dry-run shows when it was used last and which aliases name it, and
+changes nothing; who used it, the operator learns by keyrack audit search --resource KEY.
+
+Older copies of the data folder are closed within a day of the destruction, or at once
+by keyrack domain shred.`,
+		examples: []string{
+			"keyrack key schedule-deletion 3c0bbd8e-8f0f-4b51-9a35-1f6f0f5e6f5c --dry-run",
+			"keyrack key schedule-deletion 3c0bbd8e-8f0f-4b51-9a35-1f6f0f5e6f5c --days 7",
+		},
+		flags: keyScheduleDeletionFlags,
+	}
+	// keyCancelDeletionCommand is kms:CancelKeyDeletion.
+	keyCancelDeletionCommand = command{
+		name: "key cancel-deletion", args: "KEY", short: "keep a key that was to be destroyed",
+		long: `
+The key is disabled then: keyrack key enable lets it be used again.`,
+		examples: []string{"keyrack key cancel-deletion 3c0bbd8e-8f0f-4b51-9a35-1f6f0f5e6f5c"},
+		flags: func(fs *flag.FlagSet) action {
+			return switchKey(fs, kmsapi.CancelKeyDeletion, func(r api.KeyRef) *kmsapi.CancelKeyDeletionRequest {
+				return &kmsapi.CancelKeyDeletionRequest{KeyId: r}
+			})
+		},
+	}
+)
+
+// deletion is what is asked for.
+type deletion struct {
+	days, within  int64
+	dryRun, force bool
+}
+
+// keyScheduleDeletionFlags declares the flags and acts.
+func keyScheduleDeletionFlags(fs *flag.FlagSet) action {
+	var d deletion
+	fs.Int64Var(&d.days, "days", api.MaxDeletionWindow, "destroy it after `N` days, 7 to 30")
+	fs.BoolVar(&d.dryRun, "dry-run", false, "show who needs the key, and change nothing")
+	fs.BoolVar(&d.force, "force", false, "also a key that was used lately")
+	fs.Int64Var(&d.within, "used-within", 30, "lately is within `N` days")
+	format := outputFlag(fs)
+	return oneWord(fs, "KEY", func(sh *shell, c *client.Client, key string) error {
+		ref, err := keyOnly(c, key)
+		if err != nil {
+			return err
+		}
+		needed, err := needs(c, ref)
+		if err != nil {
+			return err
+		}
+		if d.dryRun {
+			return format.print(sh.out, needed, columns(needed.rows()))
+		}
+		if err := d.permit(needed, time.Now()); err != nil {
+			return err
+		}
+		out, err := call(c, kmsapi.ScheduleKeyDeletion, &kmsapi.ScheduleKeyDeletionRequest{KeyId: ref, PendingWindowInDays: d.days})
+		if err != nil {
+			return err
+		}
+		return format.print(sh.out, responseJSON(kmsapi.ScheduleKeyDeletion.Op, out), fmt.Sprintf("destroyed after %s\n", out.DeletionDate.Time().Format(time.RFC3339)))
+	})
+}
+
+// permit refuses a key that was used lately.
+func (d *deletion) permit(n *need, now time.Time) error {
+	if d.force || n.LastUsage == "" || now.Sub(n.used) > time.Duration(d.within)*24*time.Hour {
+		return nil
+	}
+	return hinted("look at it with --dry-run; disable it first and see who complains, or give --force",
+		"the key was used on %s, within the last %d days", n.LastUsage, d.within)
+}
+
+// need is what still needs a key, as far as its account can see.
+type need struct {
+	KeyId     string
+	KeyState  string
+	LastUsage string `json:",omitempty"` // RFC 3339; absent for never
+	Operation string `json:",omitempty"` // of it
+	Unknown   string `json:",omitempty"` // why its last use is not known
+	Aliases   []string
+
+	used time.Time
+}
+
+// needs asks for it.
+func needs(c *client.Client, ref api.KeyRef) (*need, error) {
+	key, err := call(c, kmsapi.DescribeKey, &kmsapi.DescribeKeyRequest{KeyId: ref})
+	if err != nil {
+		return nil, err
+	}
+	n := &need{KeyId: key.KeyMetadata.KeyId, KeyState: key.KeyMetadata.KeyState.String(), Aliases: []string{}}
+	used, err := call(c, kmsapi.GetKeyLastUsage, &kmsapi.GetKeyLastUsageRequest{KeyId: ref})
+	switch {
+	case err != nil && api.KindOf(err) != api.KindUnsupportedOperation:
+		return nil, err
+	case err != nil:
+		n.Unknown = "this appliance does not keep it"
+	case used.KeyLastUsage.Timestamp != 0:
+		n.used = used.KeyLastUsage.Timestamp.Time()
+		n.LastUsage, n.Operation = n.used.Format(time.RFC3339), used.KeyLastUsage.Operation.String()
+	}
+	for marker := ""; ; {
+		page, err := call(c, kmsapi.ListAliases, &kmsapi.ListAliasesRequest{KeyId: ref, Marker: marker})
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range page.Aliases {
+			n.Aliases = append(n.Aliases, a.AliasName)
+		}
+		if marker = page.NextMarker; marker == "" {
+			return n, nil
+		}
+	}
+}
+
+// rows is what people read.
+func (n *need) rows() [][2]string {
+	last := n.LastUsage + " by " + n.Operation
+	switch {
+	case n.Unknown != "":
+		last = "not known: " + n.Unknown
+	case n.LastUsage == "":
+		last = "never"
+	}
+	rows := [][2]string{{"key", n.KeyId}, {"state", n.KeyState}, {"last used", last}, {"aliases", fmt.Sprint(len(n.Aliases))}}
+	for _, a := range n.Aliases {
+		rows = append(rows, [2]string{"", a})
+	}
+	return rows
+}
