@@ -34,7 +34,7 @@ var kindHints = map[api.Kind]string{
 	api.KindUnavailable:             "keyrack status on the appliance says what is wrong; call again when it is put right",
 	api.KindNotFound:                "check the key id or the alias: keyrack key list and keyrack alias list print those of your account",
 	api.KindDisabled:                "use another key, or enable this one first: keyrack key enable KEY",
-	api.KindInvalidState:            "use a key whose state is Enabled: keyrack key describe KEY prints it",
+	api.KindInvalidState:            "use a key whose state is Enabled: keyrack key describe KEY prints it; keyrack key cancel-deletion KEY keeps one that is pending deletion",
 	api.KindInvalidKeyUsage:         "use a key whose KeyUsage and KeySpec offer this operation and algorithm; keyrack key describe shows the algorithms, for --algorithm",
 	api.KindInvalidCiphertext:       "give the file exactly as encrypt or encapsulate wrote it, and every --context that encrypt was given (--from-context of re-encrypt); with an RSA key, its --key and --algorithm",
 	api.KindIncorrectKey:            "leave --key out, or --from-key of re-encrypt: a ciphertext names its own key",
