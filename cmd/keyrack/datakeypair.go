@@ -20,10 +20,7 @@ private key encrypted under KEY, as encrypt would, and the public key in PEM. de
 given the same context, turns the first back into the private key: DER, PKCS #8.
 --out-plaintext has that itself, to be used now and then removed; without it nobody
 sees it yet. Files that hold something are never overwritten.`,
-	examples: []string{
-		"keyrack datakey-pair --key alias/backup --spec RSA_3072 --out private.enc --out-public rsa.pem",
-		"keyrack decrypt --in private.enc | openssl pkey -inform DER -noout -text",
-	},
+	examples: []string{"keyrack datakey-pair --key alias/backup --spec RSA_3072 --out private.enc --out-public rsa.pem"},
 	flags: dataKeyPairFlags,
 }
 

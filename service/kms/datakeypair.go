@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"bytes"
 	"crypto/subtle"
 	"crypto/x509"
 	"errors"
@@ -125,13 +126,13 @@ func (s *Service) newDataPair(c *access.Call, spec kmsapi.KeySpec) (*dataPair, e
 	if err != nil {
 		return nil, api.Internal(fmt.Errorf("data key pair of %s: %w", spec, err))
 	}
-	if err := readsBack(p.private, spec, secret.Bytes()); err != nil {
+	p.public = as.(asymmetric).publicKey()
+	if err := readsBack(p, spec, secret.Bytes()); err != nil {
 		return nil, api.Internal(fmt.Errorf("data key pair of %s: %w", spec, err))
 	}
 	if err := as.(asymmetric).prove(specs[spec].offers.asPair()); err != nil {
 		return nil, api.Internal(fmt.Errorf("data key pair of %s: %w", spec, err))
 	}
-	p.public = as.(asymmetric).publicKey()
 	return p, nil
 }
 
@@ -159,14 +160,15 @@ func appendPKCS8(dst []byte, spec kmsapi.KeySpec, as any, secret []byte) ([]byte
 	return dst, err
 }
 
-// readsBack checks that the DER of a private key is one of spec with this secret.
-func readsBack(der []byte, spec kmsapi.KeySpec, secret []byte) error {
-	got, err := pkcs8.Parse(der)
+// readsBack checks that the private half of a pair is one of spec with this secret. The
+// parser leaves the point of secp256k1, which is in both halves, to its caller.
+func readsBack(p *dataPair, spec kmsapi.KeySpec, secret []byte) error {
+	got, err := pkcs8.Parse(p.private)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errBentPair, err)
 	}
 	defer securemem.Wipe(got.Secret)
-	if got.Spec != spec.String() || subtle.ConstantTimeCompare(got.Secret, secret) != 1 {
+	if got.Spec != spec.String() || subtle.ConstantTimeCompare(got.Secret, secret) != 1 || !bytes.HasSuffix(p.public, got.Public) {
 		return errBentPair
 	}
 	return nil

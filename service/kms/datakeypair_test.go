@@ -241,3 +241,34 @@ func worked[In, Out any](t *testing.T, r *racktest.Rack, op api.OpOf[In, Out], i
 	held := s.Flush(true)
 	held.Release()
 }
+
+// TestABentPairLeavesNobody: DER that is not of the secret that was drawn, or of no key.
+func TestABentPairLeavesNobody(t *testing.T) {
+	t.Parallel()
+	r := racktest.Start(t)
+	arn := r.CreateKey()
+	for _, spec := range []kmsapi.DataKeyPairSpec{kmsapi.PairECCNISTP256, kmsapi.PairECCSECGP256K1, kmsapi.PairECCNISTEdwards25519, kmsapi.PairMLKEM512} {
+		out, err := client.Do(t.Context(), r.Client, kmsapi.GenerateDataKeyPair, &kmsapi.GenerateDataKeyPairRequest{KeyId: ref(arn), KeyPairSpec: spec})
+		if err != nil {
+			t.Fatal(err)
+		}
+		k, err := pkcs8.Parse(out.PrivateKeyPlaintext)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := kms.ReadsBack(out.PrivateKeyPlaintext, out.PublicKey, spec, k.Secret); err != nil {
+			t.Errorf("%s: a good one: %v", spec, err)
+		}
+		version := bytes.Index(out.PrivateKeyPlaintext, []byte{2, 1, 0}) + 2 // 1 says that there may be more behind, which there is not
+		for i := range out.PrivateKeyPlaintext {
+			bent := bytes.Clone(out.PrivateKeyPlaintext)
+			bent[i] ^= 1
+			if err := kms.ReadsBack(bent, out.PublicKey, spec, k.Secret); err == nil && i != version {
+				t.Errorf("%s: byte %d does not count", spec, i)
+			}
+		}
+		if kms.ReadsBack(out.PrivateKeyPlaintext, out.PublicKey, kmsapi.PairRSA2048, k.Secret) == nil {
+			t.Errorf("%s is taken for RSA_2048", spec)
+		}
+	}
+}

@@ -397,6 +397,11 @@ func (c Keys) Has(id api.KeyID) bool { return c.shard(id).kept[id] != nil }
 // Drop forgets a key because of a change at a revision.
 func (c Keys) Drop(id api.KeyID, at keystore.Revision) { c.drop(id, at) }
 
+// ReadsBack says why the DER of two halves is not that of a pair with this secret.
+func ReadsBack(private, public []byte, kind kmsapi.DataKeyPairSpec, secret []byte) error {
+	return readsBack(&dataPair{private: private, public: public}, pairSpecs[kind], secret)
+}
+
 // ParseCount reads the row that counts an account's keys.
 func ParseCount(b []byte) (uint64, error) { return parseCount(b) }
 

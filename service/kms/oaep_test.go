@@ -12,7 +12,9 @@ import (
 	"slices"
 	"testing"
 	"time"
+	"unsafe"
 
+	"github.com/keyrack/keyrack/access"
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/api/kmsapi"
 	"github.com/keyrack/keyrack/internal/clock"
@@ -389,4 +391,62 @@ func TestABentRSAKeyEncryptsNothing(t *testing.T) {
 	if len(r.KMS().Warnings()) == 0 {
 		t.Error("status does not warn of it")
 	}
+}
+
+// TestRSACiphertextsLookLikeAnything: also like one of a symmetric key, and then they
+// are decrypted all the same.
+func TestRSACiphertextsLookLikeAnything(t *testing.T) {
+	t.Parallel()
+	r := racktest.Start(t)
+	arn, symmetric := createKey(t, r, kmsapi.KeySpecRSA2048, encryptsAndDecrypts), r.CreateKey()
+	_, public := publicKey(t, r, arn)
+	const a = kmsapi.RSAESOAEPSHA256
+	blob := outside(t, public, a, []byte("x"))
+	for blob[0] != 1 { // the format of those of symmetric keys
+		blob = outside(t, public, a, []byte("x"))
+	}
+	if got, err := openWith(t, r.Client, arn, a, blob); err != nil || string(got) != "x" {
+		t.Errorf("it decrypts to %q, %v", got, err)
+	}
+	out, err := client.Do(t.Context(), r.Client, kmsapi.ReEncrypt, &kmsapi.ReEncryptRequest{CiphertextBlob: blob, SourceKeyId: ref(arn), SourceEncryptionAlgorithm: a, DestinationKeyId: ref(symmetric)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := decrypt(t, r.Client, out.CiphertextBlob); err != nil || string(got) != "x" {
+		t.Errorf("it is re-encrypted as %q, %v", got, err)
+	}
+}
+
+// TestPlaintextsOfRSAAreWiped: they are in memory that is wiped with the reply, and where
+// the answer has none, they are gone before it.
+func TestPlaintextsOfRSAAreWiped(t *testing.T) {
+	t.Parallel()
+	r := racktest.Start(t)
+	arn, symmetric, secret := createKey(t, r, kmsapi.KeySpecRSA2048, encryptsAndDecrypts), r.CreateKey(), []byte("attack at dawn, not at dusk")
+	const a = kmsapi.RSAESOAEPSHA1
+	blob, err := sealWith(t, r.Client, arn, a, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var memory []byte
+	worked(t, r, kmsapi.Decrypt, &kmsapi.DecryptRequest{KeyId: ref(arn), EncryptionAlgorithm: a, CiphertextBlob: blob}, func(c *access.Call, in *kmsapi.DecryptRequest, out *kmsapi.DecryptResponse) error {
+		memory = unsafe.Slice(&c.Bytes(1)[0], 8<<10) // a call's memory is one piece, larger than that
+		err := r.KMS().Decrypt(c, in, out)
+		if !bytes.Equal(out.Plaintext, secret) || !bytes.Contains(memory, secret) {
+			t.Errorf("%q, %v: it is not in the call's memory", out.Plaintext, err)
+		}
+		return err
+	})
+	if n := bytes.Count(memory, []byte{0}); n != len(memory) {
+		t.Errorf("Decrypt: %d bytes are not wiped", len(memory)-n)
+	}
+	worked(t, r, kmsapi.ReEncrypt, &kmsapi.ReEncryptRequest{CiphertextBlob: blob, SourceKeyId: ref(arn), SourceEncryptionAlgorithm: a, DestinationKeyId: ref(symmetric)},
+		func(c *access.Call, in *kmsapi.ReEncryptRequest, out *kmsapi.ReEncryptResponse) error {
+			memory = unsafe.Slice(&c.Bytes(1)[0], 8<<10)
+			err := r.KMS().ReEncrypt(c, in, out)
+			if len(out.CiphertextBlob) == 0 || bytes.Contains(memory, secret[4:]) {
+				t.Errorf("ReEncrypt returns with the plaintext in memory, or %v", err)
+			}
+			return err
+		})
 }
