@@ -18,6 +18,7 @@ const (
 	MaxTags              = 50      // of one key (AWS KMS quota; more is LimitExceeded), and of one request (more is Tag)
 	MinDeletionWindow    = 7       // days until a key is destroyed that is to be deleted (AWS KMS, ScheduleKeyDeletion)
 	MaxDeletionWindow    = 30      // likewise, and the default
+	MaxImportFailures    = 8       // tries with one import token that came to nothing
 	MaxMaterials         = 512     // of one key: rotated every 90 days, in 120 years
 	RotationPeriod       = 365     // days between automatic rotations, if the caller does not say
 	MaxOnDemandRotations = 25      // of one key (AWS KMS, RotateKeyOnDemand; more is LimitExceeded)
@@ -31,6 +32,12 @@ const (
 // cached decryption beyond it. The bounds on its messages and bytes are
 // internal/seal's, which enforces them.
 const MessageKeyLife = 60 * time.Second
+
+// Imported key material (AWS KMS, GetParametersForImport and ImportKeyMaterial).
+const (
+	ImportParametersLife = 24 * time.Hour       // of an import token
+	MaxMaterialLife      = 365 * 24 * time.Hour // of material that expires, from its import
+)
 
 // Decryption caches: how many message keys of old messages are kept.
 const (

@@ -44,7 +44,7 @@ func TestSpaces(t *testing.T) {
 		4: "anchor", 5: "name-key", 6: "domain-key", 7: "retired-root", 8: "token-key",
 		23: "account-key", 24: "key-alias", 25: "clock", 26: "slot-digest", 27: "name-owner", 28: "outbox-count", 29: "key-tags", 30: "token-keys", 31: "key-count",
 		32: "key-materials",
-		33: "due", 34: "tombstone", 35: "key-usage", 36: "usage-position",
+		33: "due", 34: "tombstone", 35: "key-usage", 36: "usage-position", 37: "key-import",
 	}
 	for i := range 256 {
 		s := keystore.Space(i)

@@ -43,6 +43,7 @@ const (
 	SpaceTombstone    Space = 34 // service/kms: what is known of a key that was destroyed; key id 16 bytes
 	SpaceKeyUsage     Space = 35 // service/kms: what a key was used for, and when last; key id 16 bytes
 	SpaceUsagePos     Space = 36 // service/kms: how much of the audit log all rows of SpaceKeyUsage cover; no component
+	SpaceKeyImport    Space = 37 // service/kms: which import token of a key is good; key id 16 bytes
 )
 
 // firstSealed is the lowest space of sealed rows.
@@ -78,6 +79,7 @@ var spaceNames = map[Space]string{
 	SpaceTombstone:    "tombstone",
 	SpaceKeyUsage:     "key-usage",
 	SpaceUsagePos:     "usage-position",
+	SpaceKeyImport:    "key-import",
 }
 
 // Known reports whether s stands in the table.

@@ -34,6 +34,19 @@ type ImportKeyMaterialRequest struct {
 	KeyMaterialId          string          `n:"8" rule:"len=64:64,like=hex" audit:"show"`
 }
 
+// Check refuses members that contradict each other.
+func (r *ImportKeyMaterialRequest) Check() error {
+	switch {
+	case r.ExpirationModel == MaterialDoesNotExpire && r.ValidTo != 0:
+		return api.Errorf(api.KindValidation, "ValidTo must not be given with ExpirationModel KEY_MATERIAL_DOES_NOT_EXPIRE")
+	case r.ExpirationModel != MaterialDoesNotExpire && r.ValidTo == 0:
+		return api.Errorf(api.KindValidation, "ValidTo must be given with ExpirationModel KEY_MATERIAL_EXPIRES, which is the default")
+	case r.ImportType == NewKeyMaterial && r.KeyMaterialId != "":
+		return api.Errorf(api.KindValidation, "KeyMaterialId must not be given with ImportType NEW_KEY_MATERIAL: the key material gives it")
+	}
+	return nil
+}
+
 // ImportKeyMaterialResponse is the answer to ImportKeyMaterialRequest. KeyId is the key's
 // ARN; KeyMaterialId, 64 hex digits, is there for symmetric encryption keys.
 type ImportKeyMaterialResponse struct {

@@ -6,6 +6,8 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/subtle"
+
+	"github.com/keyrack/keyrack/internal/secp256k1"
 )
 
 // curve is one that EC keys are of.
@@ -13,7 +15,7 @@ type curve struct {
 	oid  []byte
 	spec string
 	size int            // bytes of a scalar
-	std  elliptic.Curve // nil where the standard library has not the curve
+	std  elliptic.Curve // nil for secp256k1, which the standard library has not
 }
 
 var curves = []curve{
@@ -63,14 +65,7 @@ func (c *curve) key(scalar, point []byte) (*Key, error) {
 	if len(scalar) != c.size {
 		return nil, ErrForm
 	}
-	if c.std == nil {
-		return &Key{Spec: c.spec, Secret: bytes.Clone(scalar), Public: point}, nil
-	}
-	private, err := ecdsa.ParseRawPrivateKey(c.std, scalar)
-	if err != nil {
-		return nil, refused("its private scalar is not one of %s", c.spec)
-	}
-	mine, err := private.PublicKey.Bytes()
+	mine, err := c.point(scalar)
 	if err != nil {
 		return nil, refused("its private scalar is not one of %s", c.spec)
 	}
@@ -78,6 +73,22 @@ func (c *curve) key(scalar, point []byte) (*Key, error) {
 		return nil, refused("its public point is not that of the private scalar")
 	}
 	return &Key{Spec: c.spec, Secret: bytes.Clone(scalar)}, nil
+}
+
+// point returns the public point of a scalar, uncompressed (SEC 1, section 2.3.3).
+func (c *curve) point(scalar []byte) ([]byte, error) {
+	if c.std == nil {
+		private, err := secp256k1.NewPrivateKey(scalar)
+		if err != nil {
+			return nil, err
+		}
+		return private.Public().(*secp256k1.PublicKey).Bytes(), nil
+	}
+	private, err := ecdsa.ParseRawPrivateKey(c.std, scalar)
+	if err != nil {
+		return nil, err
+	}
+	return private.PublicKey.Bytes()
 }
 
 // samePoint reports whether point is the uncompressed one, or its compressed form (SEC 1, section 2.3.3).

@@ -32,7 +32,6 @@ var (
 type Key struct {
 	Spec   string // name of its KeySpec, "RSA_2048"
 	Secret []byte // as material holds it; the caller's to wipe
-	Public []byte // SEC 1 point that the file had, of a key of ECC_SECG_P256K1: for the caller to compare; else nil
 
 	primes *primes // of an RSA key: to be checked
 }

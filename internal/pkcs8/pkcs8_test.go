@@ -18,6 +18,7 @@ import (
 
 	"github.com/keyrack/keyrack/internal/pkcs8"
 	"github.com/keyrack/keyrack/internal/pq"
+	"github.com/keyrack/keyrack/internal/secp256k1"
 )
 
 var (
@@ -123,9 +124,14 @@ func TestKeysOfOpenSSL(t *testing.T) {
 		wantKey(t, der, spec, secretOf(t, private))
 	}
 	k, err := pkcs8.Parse(fromPEM(t, "ec_secp256k1"))
-	if err != nil || k.Spec != "ECC_SECG_P256K1" || len(k.Secret) != 32 || len(k.Public) != 65 {
-		t.Errorf("secp256k1: %v", err)
+	if err != nil || k.Spec != "ECC_SECG_P256K1" {
+		t.Fatalf("secp256k1: %v", err)
 	}
+	again, err := secp256k1.NewPrivateKey(k.Secret)
+	if err != nil || !bytes.Equal(again.AppendPKCS8(nil), fromPEM(t, "ec_secp256k1")) {
+		t.Errorf("secp256k1: another key, or %v", err)
+	}
+	wantRefused(t, "secp256k1, scalar beyond the order", info(t, 0, oidEC, oid(t, oidK256), element(0x30, number(t, big.NewInt(1)), element(4, bytes.Repeat([]byte{0xff}, 32)))), "scalar is not one of")
 }
 
 func fromPEM(tb testing.TB, name string) []byte {
@@ -215,14 +221,12 @@ func TestOptionalMembersOfEC(t *testing.T) {
 		"compressed": element(0x30, scalarOnly, publicPoint(compressed)),
 	} {
 		got, err := pkcs8.Parse(info(t, 0, oidEC, oid(t, oidP256), inner))
-		if err != nil || !bytes.Equal(got.Secret, scalar) || got.Public != nil {
+		if err != nil || !bytes.Equal(got.Secret, scalar) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	k256, err := pkcs8.Parse(info(t, 0, oidEC, oid(t, oidK256), element(0x30, scalarOnly, publicPoint(point))))
-	if err != nil || k256.Spec != "ECC_SECG_P256K1" || !bytes.Equal(k256.Secret, scalar) || !bytes.Equal(k256.Public, point) {
-		t.Errorf("secp256k1: %+v, %v", k256, err)
-	}
+	wantRefused(t, "the point of another curve", info(t, 0, oidEC, oid(t, oidK256), element(0x30, scalarOnly, publicPoint(point))), "public point")
+	wantKey(t, info(t, 0, oidEC, oid(t, oidK256), element(0x30, scalarOnly)), "ECC_SECG_P256K1", scalar)
 }
 
 func ecParts(tb testing.TB, k *ecdsa.PrivateKey) (scalar, point []byte) {

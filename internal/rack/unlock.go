@@ -11,6 +11,7 @@ import (
 	"github.com/keyrack/keyrack/api/applianceapi"
 	"github.com/keyrack/keyrack/domain"
 	"github.com/keyrack/keyrack/internal/seal"
+	"github.com/keyrack/keyrack/internal/securemem"
 	"github.com/keyrack/keyrack/keystore/sealed"
 	"github.com/keyrack/keyrack/service/iam"
 	"github.com/keyrack/keyrack/service/kms"
@@ -115,6 +116,10 @@ func (a *Appliance) startServices(_ context.Context, o *opened) (err error) {
 	if keys.MarkerKey, err = a.markerKey(); err != nil {
 		return err
 	}
+	if keys.ImportKey, err = a.importKey(); err != nil {
+		return err
+	}
+	a.onClose(func(context.Context) error { keys.ImportKey.Free(); return nil })
 	watching, stop := context.WithCancel(a.ctx)
 	if o.keys, err = kms.New(watching, keys); err != nil {
 		stop()
@@ -141,6 +146,23 @@ func (a *Appliance) startClients(o *opened) (err error) {
 	}
 	a.onClose(func(context.Context) error { stop(); o.clients.Wait(); return nil })
 	return nil
+}
+
+// importKey derives the key of import tokens as markerKey does that of markers. The caller frees it.
+func (a *Appliance) importKey() (*securemem.Buffer, error) {
+	versions := a.keyring.Versions()
+	if len(versions) == 0 {
+		return nil, domain.ErrLocked
+	}
+	key, err := securemem.New(32)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.keyring.Derive(key.Bytes(), versions[len(versions)-1], seal.LabelImport, a.id[:]); err != nil {
+		key.Free()
+		return nil, err
+	}
+	return key, nil
 }
 
 // markerKey derives the key of page markers from the newest domain key: a marker

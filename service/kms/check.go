@@ -39,6 +39,7 @@ func (s *Service) Check(ctx context.Context, r keystore.Reader, problem func(str
 		{keystore.SpaceAccountKey, len(api.AccountID{}), len(api.KeyID{}), c.listing},
 		{keystore.SpaceAlias, len(api.AccountID{}), 0, c.alias},
 		{keystore.SpaceKeyAlias, len(api.KeyID{}), 0, c.mirror},
+		{keystore.SpaceKeyImport, len(api.KeyID{}), -1, c.importing},
 		{keystore.SpaceDue, 8, anyShape, c.due},
 		{keystore.SpaceTombstone, 0, anyShape, c.tombstone},
 		{keystore.SpaceKeyUsage, len(api.KeyID{}), -1, c.usage},
@@ -98,8 +99,10 @@ type checker struct {
 type checkedKey struct {
 	account   api.AccountID
 	spec      kmsapi.KeySpec
+	origin    kmsapi.KeyOrigin
 	state     kmsapi.KeyState
 	current   []byte // KeyMaterialId; empty for none
+	expiry    api.Time
 	entries   uint16 // of its row of materials, that it counts
 	aliases   uint16
 	found     uint16 // aliases that name it
@@ -128,7 +131,7 @@ func (c *checker) key(n keystore.Name, parts []string, value []byte) {
 		c.reportf("%s: %v", n, row.notOf(id))
 	}
 	c.owned[account]++
-	k := &checkedKey{account: account, spec: row.Spec, state: row.State, current: row.Current, entries: row.Materials, aliases: row.Aliases, tags: row.Tags}
+	k := &checkedKey{account: account, spec: row.Spec, origin: row.Origin, expiry: row.Expiry, state: row.State, current: row.Current, entries: row.Materials, aliases: row.Aliases, tags: row.Tags}
 	if len(k.current) > 0 && k.entries == 0 {
 		k.materials = []checkedMaterial{{id: [32]byte(k.current), here: true}}
 	}
@@ -153,6 +156,7 @@ func (c *checker) materials(n keystore.Name, parts []string, value []byte) {
 	for i := range m {
 		k.materials = append(k.materials, checkedMaterial{id: [32]byte(m[i].ID), here: m[i].here()})
 	}
+	c.expiring(n, k, m)
 	switch {
 	case int(k.entries) != len(m):
 		c.reportf("%s: it has %d materials, and the key counts %d", n, len(m), k.entries)

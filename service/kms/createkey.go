@@ -11,13 +11,15 @@ import (
 	"github.com/keyrack/keyrack/api/kmsapi"
 	"github.com/keyrack/keyrack/internal/cbor"
 	"github.com/keyrack/keyrack/internal/securemem"
+	"github.com/keyrack/keyrack/internal/work"
 	"github.com/keyrack/keyrack/keystore"
 )
 
 // CreateKey makes a key of one of the specs in the caller's account, where
 // ListKeys finds it. Where it is to have tags, the door is asked for TagResource
 // too. The key is answered only after it was read back from the
-// store and its material gave the id it was stored under. An account has at most
+// store and its material gave the id it was stored under. A key of origin EXTERNAL has
+// no material and waits for its import. An account has at most
 // 100,000 keys, then LimitExceeded. (AWS KMS API Reference, CreateKey.)
 func (s *Service) CreateKey(c *access.Call, in *kmsapi.CreateKeyRequest, out *kmsapi.CreateKeyResponse) error {
 	if err := c.Admit(access.Any(c)); err != nil {
@@ -35,7 +37,11 @@ func (s *Service) CreateKey(c *access.Call, in *kmsapi.CreateKeyRequest, out *km
 	if err := s.creatable(c, in); err != nil {
 		return err
 	}
-	if err := c.Need(specs[spec].waits); err != nil {
+	waits := specs[spec].waits
+	if in.Origin == kmsapi.OriginExternal {
+		waits = work.Store
+	}
+	if err := c.Need(waits); err != nil {
 		return err
 	}
 	if err := s.room(c); err != nil { // before the time is spent
@@ -46,7 +52,7 @@ func (s *Service) CreateKey(c *access.Call, in *kmsapi.CreateKeyRequest, out *km
 		return err
 	}
 	out.KeyMetadata = k.metadata()
-	err = s.storeKey(c, k, secret.Bytes())
+	err = s.storeKey(c, k, secret)
 	secret.Free() // its place is there for the copy that is read back
 	if err != nil {
 		return err
@@ -59,7 +65,7 @@ func (s *Service) CreateKey(c *access.Call, in *kmsapi.CreateKeyRequest, out *km
 // policy that is accepted, nobody can be locked out.
 func (s *Service) creatable(c *access.Call, in *kmsapi.CreateKeyRequest) error {
 	switch {
-	case in.Origin > kmsapi.OriginAWSKMS:
+	case in.Origin > kmsapi.OriginExternal:
 		return unsupported("Origin %s", in.Origin)
 	case in.CustomKeyStoreId != "":
 		return unsupported("CustomKeyStoreId")
@@ -100,23 +106,27 @@ func (s *Service) drawSecret(spec kmsapi.KeySpec) (*securemem.Buffer, error) {
 	return secret, nil
 }
 
-// draft returns a new key, not stored yet, with its material.
+// draft returns a new key, not stored yet, with its material: nil if that is to be imported.
 func (s *Service) draft(c *access.Call, in *kmsapi.CreateKeyRequest, spec kmsapi.KeySpec, usage kmsapi.KeyUsage) (*key, *securemem.Buffer, error) {
-	secret, err := s.drawSecret(spec)
-	if err != nil {
-		return nil, nil, err
-	}
 	k := &key{account: c.Account(), id: newKeyID(in.MultiRegion), multi: in.MultiRegion}
-	id := materialID(k.id, secret.Bytes())
 	k.arn = s.realm.KeyARN(k.account, k.id, k.multi)
 	k.row = keyRow{
 		Format: keyFormat, Account: k.account.String(), Created: api.TimeOf(c.Now()), Description: in.Description,
-		Spec: spec, Usage: usage, Origin: kmsapi.OriginAWSKMS,
-		State: kmsapi.StateEnabled, Manager: kmsapi.ManagerCustomer, Current: id[:], Tags: uint16(len(in.Tags)),
+		Spec: spec, Usage: usage, Origin: in.Origin,
+		State: kmsapi.StatePendingImport, Manager: kmsapi.ManagerCustomer, Current: []byte{}, Tags: uint16(len(in.Tags)),
 		Multi: in.MultiRegion,
 	}
 	k.tags = make(map[string]string, len(in.Tags))
 	tag(k.tags, in.Tags)
+	if in.Origin == kmsapi.OriginExternal {
+		return k, nil, nil
+	}
+	secret, err := s.drawSecret(spec)
+	if err != nil {
+		return nil, nil, err
+	}
+	id := materialID(k.id, secret.Bytes())
+	k.row.State, k.row.Current = kmsapi.StateEnabled, id[:]
 	return k, secret, nil
 }
 
@@ -131,13 +141,15 @@ func newKeyID(multi bool) (id api.KeyID) {
 	return id
 }
 
-func (s *Service) putKey(tx keystore.Tx, k *key, secret []byte) error {
+func (s *Service) putKey(tx keystore.Tx, k *key, secret *securemem.Buffer) error {
 	row, err := cbor.Marshal(&k.row)
 	if err != nil {
 		return err
 	}
-	if err := putMaterial(tx, k.id, k.row.Spec, k.row.Current, secret); err != nil {
-		return err
+	if secret != nil {
+		if err := putMaterial(tx, k.id, k.row.Spec, k.row.Current, secret.Bytes()); err != nil {
+			return err
+		}
 	}
 	if err := tx.Put(listingName(k.account, k.id), listed); err != nil {
 		return err
@@ -157,8 +169,11 @@ func (s *Service) readBack(c *access.Call, k *key) error {
 	if err != nil {
 		return err
 	}
-	if stored == nil || stored.current.id != [32]byte(k.row.Current) {
+	switch {
+	case stored == nil, (stored.current == nil) != (len(k.row.Current) == 0), stored.current != nil && stored.current.id != [32]byte(k.row.Current):
 		return api.Internal(fmt.Errorf("key %s is not in the store as it was written", k.id))
+	case stored.current == nil: // its material is still to be imported
+		return nil
 	}
 	return s.prove(c, stored)
 }

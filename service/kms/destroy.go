@@ -153,7 +153,7 @@ func (s *Service) takeMaterials(ctx context.Context, w *dueWork) (more bool, err
 				continue
 			}
 			taken++
-			if err := errors.Join(tx.Delete(materialName(w.key, e.ID)), dropExpiry(tx, w.key, &e)); err != nil {
+			if err := tx.Delete(materialName(w.key, e.ID)); err != nil {
 				return err
 			}
 		}
@@ -161,14 +161,6 @@ func (s *Service) takeMaterials(ctx context.Context, w *dueWork) (more bool, err
 		return putMaterials(tx, w.key, row, kept)
 	})
 	return more, err
-}
-
-// dropExpiry removes the piece of work that a material with an end has.
-func dropExpiry(tx keystore.Tx, key api.KeyID, e *materialEntry) error {
-	if e.ValidTo == 0 {
-		return nil
-	}
-	return dropDue(tx, dueItem{e.ValidTo, dueExpiry, key})
 }
 
 // takeKey takes what is left of a key, and closes its tombstone.
@@ -226,7 +218,7 @@ func (s *Service) takeRows(tx keystore.Tx, id api.KeyID, row *keyRow, account ap
 		return err
 	}
 	for i := range m {
-		err = errors.Join(err, tx.Delete(materialName(id, m[i].ID)), dropExpiry(tx, id, &m[i]))
+		err = errors.Join(err, tx.Delete(materialName(id, m[i].ID)))
 	}
 	for _, d := range row.due(id) {
 		err = errors.Join(err, dropDue(tx, d))
@@ -239,7 +231,7 @@ func (s *Service) takeRows(tx keystore.Tx, id api.KeyID, row *keyRow, account ap
 
 // rowsBesideKey are the rows that a key may have under its id alone.
 func rowsBesideKey(id api.KeyID) []keystore.Name {
-	return []keystore.Name{tagsName(id), materialsName(id), usageName(id)}
+	return []keystore.Name{tagsName(id), materialsName(id), usageName(id), importName(id)}
 }
 
 // due are the pieces of work that the key's own row says there are.
@@ -249,6 +241,9 @@ func (r *keyRow) due(id api.KeyID) (all []dueItem) {
 	}
 	if r.RotateNext != 0 && r.State == kmsapi.StateEnabled {
 		all = append(all, r.rotationDue(id))
+	}
+	if r.Expiry != 0 {
+		all = append(all, r.expiryDue(id))
 	}
 	return all
 }

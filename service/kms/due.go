@@ -39,6 +39,7 @@ type dueHandler func(s *Service, ctx context.Context, w *dueWork) error
 var dueHandlers = map[dueKind]dueHandler{
 	dueDeletion: (*Service).destroyDue,
 	dueRotation: rotateDue,
+	dueExpiry:   (*Service).expireDue,
 }
 
 // dueItem is the name of a piece of work.

@@ -26,6 +26,7 @@ type key struct {
 	tags    map[string]string // value by key: for aws:ResourceTag and for lists; immutable, nil = none
 	rules   *policy.Rules
 	current *material      // nil = it is not there, and the key's state says so
+	entry   *materialEntry // of the current material; nil = the key has no row of materials
 	past    []pastMaterial // those that are not current; nil = there was only ever one
 	since   atomic.Bool    // used since the cache's hand last passed
 }
@@ -64,7 +65,13 @@ func (k *key) usable(op *api.Op, a kmsapi.EncryptionAlgorithm) error {
 }
 
 // metadata returns what CreateKey and its like answer.
-func (k *key) metadata() kmsapi.KeyMetadata { return k.row.metadata(k.id, k.account, k.arn) }
+func (k *key) metadata() kmsapi.KeyMetadata {
+	m := k.row.metadata(k.id, k.account, k.arn)
+	if e := k.entry; e != nil && e.Import == kmsapi.Imported {
+		m.ExpirationModel, m.ValidTo = e.expires(), e.ValidTo
+	}
+	return m
+}
 
 // keyRow is the row of a key, FORMAT.md "Key".
 type keyRow struct {
@@ -86,6 +93,7 @@ type keyRow struct {
 	Doom        *doom             `cbor:"15,keyasint,omitempty"` // what that needs besides; nil = it stays
 	RotateDays  uint16            `cbor:"16,keyasint,omitempty"` // between two automatic rotations; 0 = there are none
 	RotateNext  api.Time          `cbor:"17,keyasint,omitempty"` // when the next automatic rotation is due; 0 = never
+	Expiry      api.Time          `cbor:"18,keyasint,omitempty"` // when the first of its imported materials expires; 0 = none does
 }
 
 const keyFormat = 1
@@ -218,8 +226,8 @@ func (s *Service) readKey(r keystore.Reader, id api.KeyID) (*key, error) {
 	if err != nil {
 		return nil, err
 	}
-	k.past = pastOf(m)
-	if current := m.in(kmsapi.MaterialCurrent); len(k.row.Current) == 0 || current != nil && !current.here() {
+	k.past, k.entry = pastOf(m), m.in(kmsapi.MaterialCurrent)
+	if len(k.row.Current) == 0 || k.entry != nil && !k.entry.here() {
 		return k, k.lacking()
 	}
 	if m != nil && !m.whole() {

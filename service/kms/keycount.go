@@ -8,6 +8,7 @@ import (
 
 	"github.com/keyrack/keyrack/access"
 	"github.com/keyrack/keyrack/api"
+	"github.com/keyrack/keyrack/internal/securemem"
 	"github.com/keyrack/keyrack/keystore"
 )
 
@@ -126,7 +127,7 @@ func tooMany(account api.AccountID, have, most uint64) error {
 }
 
 // storeKey writes a new key, and counts it.
-func (s *Service) storeKey(c *access.Call, k *key, secret []byte) error {
+func (s *Service) storeKey(c *access.Call, k *key, secret *securemem.Buffer) error {
 	n, err := s.countOf(c.Context(), k.account)
 	if err != nil {
 		return err

@@ -132,7 +132,7 @@ func TestCreateKeyRefusesWhatItWouldIgnore(t *testing.T) {
 		"HMAC that encrypts": {kmsapi.CreateKeyRequest{KeySpec: kmsapi.KeySpecHMAC384, KeyUsage: kmsapi.UsageEncryptDecrypt}, api.KindValidation},
 		"usage, then origin": {kmsapi.CreateKeyRequest{KeySpec: kmsapi.KeySpecHMAC384, Origin: 2}, api.KindValidation},
 		"sign":               {kmsapi.CreateKeyRequest{KeyUsage: 2}, api.KindValidation},
-		"external origin":    {kmsapi.CreateKeyRequest{Origin: 2}, api.KindUnsupportedOperation},
+		"external origin":    {kmsapi.CreateKeyRequest{Origin: 2}, api.KindNone},
 		"custom key store":   {kmsapi.CreateKeyRequest{CustomKeyStoreId: "cks-1"}, api.KindUnsupportedOperation},
 		"external key":       {kmsapi.CreateKeyRequest{XksKeyId: "x"}, api.KindUnsupportedOperation},
 		"multi-Region":       {kmsapi.CreateKeyRequest{MultiRegion: true}, api.KindNone},

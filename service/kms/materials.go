@@ -28,6 +28,14 @@ type materialEntry struct {
 // here reports whether the row of its secret is there.
 func (e *materialEntry) here() bool { return e.Import != kmsapi.PendingImport }
 
+// expires returns the model of imported material's end.
+func (e *materialEntry) expires() kmsapi.ExpirationModel {
+	if e.ValidTo != 0 {
+		return kmsapi.MaterialExpires
+	}
+	return kmsapi.MaterialDoesNotExpire
+}
+
 // opens reports whether there may be ciphertexts of the material: none of one that
 // waits for its rotation.
 func (e *materialEntry) opens() bool { return e.State <= kmsapi.MaterialNonCurrent }
@@ -133,8 +141,19 @@ func materialsOf(from getter, id api.KeyID, r *keyRow) (materials, error) {
 	return materials{{ID: r.Current, State: kmsapi.MaterialCurrent, Since: r.Created}}, nil
 }
 
+// expiry returns when the first material that is there expires, 0 if none does.
+func (m materials) expiry() (first api.Time) {
+	for i := range m {
+		if e := &m[i]; e.here() && e.ValidTo != 0 && (first == 0 || e.ValidTo < first) {
+			first = e.ValidTo
+		}
+	}
+	return first
+}
+
 // putMaterials writes the entries of a key beside its row r, which it makes say the
-// same: their number, which is current, and in what state the key is, if it is not
+// same: their number, which is current, when the first expires, with the piece of work that
+// it is, and in what state the key is, if it is not
 // to be deleted. The caller writes r in the same transaction.
 func putMaterials(tx keystore.Tx, id api.KeyID, r *keyRow, m materials) error {
 	r.Materials = uint16(len(m))
@@ -144,6 +163,9 @@ func putMaterials(tx keystore.Tx, id api.KeyID, r *keyRow, m materials) error {
 		r.State = kmsapi.StateEnabled
 	case !whole && switchedStates&(1<<r.State) != 0:
 		r.State = kmsapi.StatePendingImport
+	}
+	if err := r.reschedule(tx, id, m.expiry()); err != nil {
+		return err
 	}
 	b, err := cbor.Marshal(&materialsRow{Format: materialsFormat, Entries: m})
 	if err != nil {

@@ -33,6 +33,8 @@ type Service struct {
 	realm      api.Realm
 	logger     *slog.Logger
 	markers    [32]byte // MAC key of page markers: it guards no secret
+	importKey  *securemem.Buffer
+	imports    sync.Map // api.KeyID: an import into the key is under way
 	keys       *cache
 	packed     *packed
 	aliases    *aliases
@@ -56,7 +58,8 @@ type Config struct {
 	Realm     api.Realm
 	Clock     *clock.Clock
 	Logger    *slog.Logger
-	MarkerKey [32]byte // MAC key of the markers of pages: FORMAT.md, "Markers"
+	MarkerKey [32]byte          // MAC key of the markers of pages: FORMAT.md, "Markers"
+	ImportKey *securemem.Buffer // 32 bytes that seal import tokens: FORMAT.md, "Import"; the caller's, used until Wait returns
 
 	MaxKeys       int // of one account; 0 = api.MaxKeys
 	PackedKeys    int // keys kept sealed in memory besides, at most; 0 = api.PackedKeys
@@ -69,7 +72,7 @@ type Config struct {
 func New(ctx context.Context, cfg Config) (*Service, error) {
 	most, room := cmp.Or(cfg.CachedKeys, api.CachedKeys), lockedRoom()
 	s := &Service{
-		store: cfg.Store, realm: cfg.Realm, logger: cfg.Logger, markers: cfg.MarkerKey,
+		store: cfg.Store, realm: cfg.Realm, logger: cfg.Logger, markers: cfg.MarkerKey, importKey: cfg.ImportKey,
 		keys: newCache(most, room), aliases: newAliases(cmp.Or(cfg.CachedAliases, api.CachedAliases)), ready: make(chan struct{}), ended: make(chan error, 1),
 		expansions: expansions{ring[material, *material]{most: api.ExpandedKeys}}, lattices: expansions{ring[material, *material]{most: api.ExpandedLattices}},
 		pasts: pasts{most: max(1, min(most, room/securemem.Taken(1))/2)}, mostKeys: uint64(cmp.Or(cfg.MaxKeys, api.MaxKeys)),
@@ -131,7 +134,7 @@ func (s *Service) sweep(ctx context.Context, clk *clock.Clock) {
 
 // Routes returns the service's operations behind the gate.
 func (s *Service) Routes(g *access.Gate) []access.Route {
-	return append(append(later(g), refused(g)...),
+	return append(refused(g),
 		access.Handle(g, kmsapi.CreateKey, s.CreateKey),
 		access.Handle(g, kmsapi.Encrypt, s.Encrypt),
 		access.Handle(g, kmsapi.Decrypt, s.Decrypt),
@@ -156,6 +159,9 @@ func (s *Service) Routes(g *access.Gate) []access.Route {
 		access.Handle(g, kmsapi.Sign, s.Sign),
 		access.Handle(g, kmsapi.Verify, s.Verify),
 		access.Handle(g, kmsapi.GetPublicKey, s.GetPublicKey),
+		access.Handle(g, kmsapi.GetParametersForImport, s.GetParametersForImport),
+		access.Handle(g, kmsapi.ImportKeyMaterial, s.ImportKeyMaterial),
+		access.Handle(g, kmsapi.DeleteImportedKeyMaterial, s.DeleteImportedKeyMaterial),
 		access.Handle(g, kmsapi.ScheduleKeyDeletion, s.ScheduleKeyDeletion),
 		access.Handle(g, kmsapi.CancelKeyDeletion, s.CancelKeyDeletion),
 		access.Handle(g, kmsapi.RotateKeyOnDemand, s.RotateKeyOnDemand),
