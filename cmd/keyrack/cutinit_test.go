@@ -242,10 +242,14 @@ func TestInitKilled(t *testing.T) {
 			clean.must("init")
 			want := clean.keys()
 			for _, n := range steps(100) {
-				v := fresh(t, fmt.Sprintf("%s, killed at call %d", kind, n))
-				v.initTraced(n)
-				v.recover(want)
-				if !v.killed {
+				killed := false
+				t.Run(fmt.Sprintf("call %d", n), func(t *testing.T) { // whose end removes its appliance
+					v := fresh(t, fmt.Sprintf("%s, killed at call %d", kind, n))
+					v.initTraced(n)
+					v.recover(want)
+					killed = v.killed
+				})
+				if !killed {
 					break // no thread gets so far
 				}
 				kills++
@@ -260,54 +264,69 @@ func TestInitKilledAtTPM(t *testing.T) {
 	t.Parallel()
 	tpm := swtpm.Start(t)
 	bus := tpm.Bus("unix")
-	fresh := func(name string) *victim {
-		tpm.Clear()
-		v := newVictim(t, name)
-		v.token = "tpm2:path=" + bus.Path()
-		v.keys = func() int { return len(tpm.Indexes()) }
-		return v
-	}
-	clean := fresh("tpm2, whole")
-	bus.Set(nil)
+	clean := tpmVictim(t, "tpm2, whole", tpm, bus)
 	clean.must("init")
 	want, commands := clean.keys(), bus.Count()
+	kills := 0
 	for _, n := range steps(commands) {
 		for i, when := range []string{"before", "after", "in a power cut before", "in a power cut after"} {
 			if *faults != "all" && i%2 != n%2 {
 				continue
 			}
-			v := fresh(fmt.Sprintf("tpm2, killed %s command %d", when, n))
-			cmd := v.command(t.Context(), "init")
-			started := make(chan struct{})
-			bus.Set(func(at int, command []byte, execute func([]byte) []byte) []byte {
-				if at == n {
-					if i%2 == 1 {
-						execute(command)
-					}
-					<-started
-					_ = cmd.Process.Kill()
-					if i >= 2 {
-						tpm.Kill()
-						tpm.Restart()
-					}
-					return []byte{}
+			t.Run(fmt.Sprintf("%s command %d", when, n), func(t *testing.T) { // whose end removes its appliance
+				v := tpmVictim(t, fmt.Sprintf("tpm2, killed %s command %d", when, n), tpm, bus)
+				v.initAtTPM(tpm, bus, n, i%2 == 1, i >= 2)
+				v.recover(want)
+				if v.killed {
+					kills++
 				}
-				if reply := execute(command); reply != nil {
-					return reply
-				}
-				return []byte{}
 			})
-			var said bytes.Buffer
-			cmd.Stdout, cmd.Stderr = &said, &said
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			close(started)
-			err := cmd.Wait()
-			v.judgeInit(said.Bytes(), err)
-			bus.Set(nil)
-			v.recover(want)
 		}
 	}
-	t.Logf("%d commands", commands)
+	t.Logf("%d commands, %d kills", commands, kills)
+}
+
+// tpmVictim gives a victim the TPM behind a bus, cleared.
+func tpmVictim(t *testing.T, name string, tpm *swtpm.TPM, bus *swtpm.Bus) *victim {
+	t.Helper()
+	bus.Set(nil)
+	tpm.Clear()
+	v := newVictim(t, name)
+	v.token = "tpm2:path=" + bus.Path()
+	v.keys = func() int { return len(tpm.Indexes()) }
+	return v
+}
+
+// initAtTPM has init killed at the nth command of its TPM, after that was executed or before, with a power cut of the TPM or not.
+func (v *victim) initAtTPM(tpm *swtpm.TPM, bus *swtpm.Bus, n int, after, powerCut bool) {
+	v.t.Helper()
+	cmd := v.command(v.t.Context(), "init")
+	started := make(chan struct{})
+	bus.Set(func(at int, command []byte, execute func([]byte) []byte) []byte {
+		if at != n {
+			if reply := execute(command); reply != nil {
+				return reply
+			}
+			return []byte{}
+		}
+		if after {
+			execute(command)
+		}
+		<-started
+		_ = cmd.Process.Kill()
+		if powerCut {
+			tpm.Kill()
+			tpm.Restart()
+		}
+		return []byte{}
+	})
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Start(); err != nil {
+		v.t.Fatal(err)
+	}
+	close(started)
+	err := cmd.Wait()
+	v.judgeInit(said.Bytes(), err)
+	bus.Set(nil)
 }

@@ -302,6 +302,12 @@ func runScript(script string) int {
 	if err != nil {
 		return 2
 	}
+	if fields[0] == "hold" {
+		if hold(at, strings.ReplaceAll(fields[2], "_", " "), fields[3], fields[4], fields[5]) != nil {
+			return 2
+		}
+		return 0
+	}
 	die := func() { _ = syscall.Kill(os.Getpid(), syscall.SIGKILL); select {} }
 	f := &faulty{at: -1}
 	p, err := pkcs11.OpenThrough(context.Background(), pkcs11.Config{Module: softHSM, Label: fields[4], PIN: secret.Source{File: fields[3]}}, f.around)

@@ -33,7 +33,11 @@ func alone(t *testing.T) bool {
 		return true
 	}
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
+	most := 5 * patience
+	if *sampling == "all" {
+		most *= 12
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), most)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v="+fmt.Sprint(testing.Verbose()), "-faults="+*sampling)
 	cmd.Env = append(os.Environ(), env+"="+t.Name())

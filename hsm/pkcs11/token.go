@@ -40,6 +40,7 @@ var _ hsm.Provider = (*Token)(nil)
 // conn is one login and its sessions, which are void together.
 type conn struct {
 	slot   uint
+	starts uint64                 // of the module: handles of before another start may be those of others now
 	login  bool                   // it is one: the token may ask for none
 	holder pkcs11.SessionHandle   // never used: closing the last session would log out (PKCS#11 2.40, section 5.6)
 	idle   []pkcs11.SessionHandle // guarded by Token.mu
@@ -151,6 +152,9 @@ func (t *Token) once(ctx context.Context, c *conn, j job) error {
 		return err
 	}
 	defer leave()
+	if t.mod.starts != c.starts {
+		return pkcs11.Error(pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED)
+	}
 	s, err := t.take(c)
 	if err != nil {
 		return err
@@ -221,6 +225,9 @@ func (t *Token) isLost(ctx context.Context, c *conn, err error) bool {
 		return false
 	}
 	defer t.mod.calls.leave()
+	if t.mod.starts != c.starts {
+		return true
+	}
 	s, err := t.newSession(c.slot)
 	if err != nil {
 		return true
@@ -262,15 +269,21 @@ func (t *Token) drop(ctx context.Context, lost *conn) *conn {
 		lost.idle = nil
 	}
 	t.mu.Unlock()
-	t.closeSessions(ctx, idle)
+	if len(idle) > 0 {
+		t.closeSessions(ctx, lost.starts, idle)
+	}
 	return c
 }
 
-func (t *Token) closeSessions(ctx context.Context, all []pkcs11.SessionHandle) {
+// closeSessions closes sessions of one start of the module, if it is the present one.
+func (t *Token) closeSessions(ctx context.Context, starts uint64, all []pkcs11.SessionHandle) {
 	if t.mod.calls.enter(ctx) != nil {
 		return
 	}
 	defer t.mod.calls.leave()
+	if t.mod.starts != starts {
+		return
+	}
 	for _, s := range all {
 		_ = t.mod.lib.CloseSession(s) // it is gone already where the token was away
 	}
@@ -335,7 +348,7 @@ func (t *Token) connect(ctx context.Context) (*conn, error) {
 		_ = t.mod.lib.CloseSession(s)
 		return nil, err
 	}
-	return &conn{slot: slot, holder: s, login: in}, nil
+	return &conn{slot: slot, starts: t.mod.starts, holder: s, login: in}, nil
 }
 
 // Describe returns kind pkcs11, what the token says of itself, and a warning where it is no hardware.
@@ -417,7 +430,9 @@ func (t *Token) part(ctx context.Context) error {
 		if err := t.mod.calls.enter(ctx); err != nil {
 			return err
 		}
-		_ = t.mod.lib.Logout(c.holder) // where the token is away it has forgotten the login
+		if t.mod.starts == c.starts {
+			_ = t.mod.lib.Logout(c.holder) // where the token is away it has forgotten the login
+		}
 		t.mod.calls.leave()
 		t.drop(ctx, c)
 	}

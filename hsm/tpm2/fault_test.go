@@ -179,6 +179,9 @@ func patienceFor(fault string) time.Duration {
 	return long
 }
 
+// slower returns more patience, but not all: each command that is not answered costs it once.
+func slower(patience time.Duration) time.Duration { return min(4*patience, long) }
+
 // TestFaults: whatever goes wrong with whichever command of an operation, there is one clear error, or the operation was done
 // again; nothing is lost, no counter is left behind, and the next try works.
 func TestFaults(t *testing.T) {
@@ -205,7 +208,7 @@ func TestFaults(t *testing.T) {
 					s.bus.Set(nil)
 					s.token.SetTimeout(long)
 					if !fired && patience != long && errors.Is(err, tpm2.ErrSilent) {
-						patience, n = long, n-1 // the machine is slow: once more
+						patience, n = slower(patience), n-1 // the machine is slow: once more
 						continue
 					}
 					if !fired {
@@ -295,8 +298,8 @@ func TestDestroyUnderFaults(t *testing.T) {
 				s.bus.Set(nil)
 				s.token.SetTimeout(long)
 				if !fired && patience != long && errors.Is(err, tpm2.ErrSilent) {
-					patience, n, fired = long, n-1, true // the machine is slow: once more
-					s.ended(t, blob, false)              // the next time makes another key
+					patience, n, fired = slower(patience), n-1, true // the machine is slow: once more
+					s.ended(t, blob, false)                          // the next time makes another key
 					continue
 				}
 				if errors.Is(err, hsm.ErrBlob) || !fired && err != nil {
