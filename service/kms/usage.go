@@ -172,7 +172,10 @@ func (u *usage) run(ctx context.Context) {
 // follow counts.
 func (u *usage) follow(ctx context.Context) {
 	u.aim = u.log.Durable()
-	err := u.log.Follow(ctx, u.at, func(p audit.Position, record []byte) error {
+	u.mu.Lock()
+	from := u.at
+	u.mu.Unlock()
+	err := u.log.Follow(ctx, from, func(p audit.Position, record []byte) error {
 		if p > u.aim {
 			if err := u.rest(ctx); err != nil {
 				return err
