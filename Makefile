@@ -3,7 +3,7 @@ SHELL       := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .PHONY: build run static setup check test fuzz fuzz-list bench results bench-compare cover shape clean help
 # A package whose command has another name is written package:command, one without a command package:file.
-DEBIAN    := openssl python3 strace swtpm softhsm2:softhsm2-util opensc:pkcs11-tool zsh fish python3-botocore:/usr/lib/python3/dist-packages/botocore
+DEBIAN    := openssl python3 strace swtpm softhsm2:softhsm2-util opensc:pkcs11-tool zsh fish python3-botocore:/usr/lib/python3/dist-packages/botocore python3-cryptography-vectors:/usr/lib/python3/dist-packages/cryptography_vectors
 VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 BUILD     := go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 FUZZTIME  := 30s

@@ -29,7 +29,7 @@ var layers = []string{
 	"service/appliance service/iam service/kms service/params service/secrets service/secrets/*",
 	"protocol/aws protocol/client protocol/server",
 	"internal/rack internal/rack/supervise",
-	"bench cmd/keyrack fuzz internal/layers internal/layers/shape internal/racktest",
+	"bench cmd/keyrack fuzz internal/layers internal/layers/shape internal/racktest internal/vectors",
 }
 
 // bans narrows the layers. Patterns: "x" is the package, "x/*" all below it, "x/..." both. An empty only means no
@@ -79,7 +79,7 @@ var modules = map[string]string{
 }
 
 // helpers hold a *testing.T; only external test packages may import them.
-const helpers = "hsm/hsmtest hsm/hsmtest/swtpm internal/racktest keystore/storetest"
+const helpers = "hsm/hsmtest hsm/hsmtest/swtpm internal/racktest internal/vectors keystore/storetest"
 
 // values are packages below net that open nothing.
 const values = "net/netip net/url"

@@ -2,14 +2,7 @@ package pq_test
 
 import (
 	"bytes"
-	"compress/gzip"
 	"crypto/sha3"
-	"encoding/hex"
-	"encoding/json"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/cloudflare/circl/sign"
@@ -18,31 +11,23 @@ import (
 	"github.com/cloudflare/circl/sign/mldsa/mldsa87"
 
 	"github.com/keyrack/keyrack/internal/pq"
+	"github.com/keyrack/keyrack/internal/vectors"
 )
-
-// octets are bytes in hexadecimal.
-type octets []byte
-
-func (o *octets) UnmarshalText(text []byte) error {
-	*o = make([]byte, hex.DecodedLen(len(text)))
-	_, err := hex.Decode(*o, text)
-	return err
-}
 
 // answers is a file of NIST's ACVP server (github.com/usnistgov/ACVP-Server, gen-val/json-files): the prompt or the
 // expected results.
 type answers struct {
 	TestGroups []struct {
 		ParameterSet string
-		PK           octets
+		PK           vectors.Octets
 		Tests        []answer
 	}
 }
 
 type answer struct {
 	TcID                                     int
-	Seed, D, Z, PK, EK, SK, DK, Msg, M, C, K octets
-	Message, Signature                       octets
+	Seed, D, Z, PK, EK, SK, DK, Msg, M, C, K vectors.Octets
+	Message, Signature                       vectors.Octets
 	TestPassed                               bool
 }
 
@@ -50,23 +35,8 @@ type answer struct {
 // of its group, and prompt and answer together.
 func acvp(t *testing.T, folder string, test func(s pq.Set, group []byte, prompt, want answer)) {
 	t.Helper()
-	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/cloudflare/circl").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
 	read := func(name string) (a answers) {
-		f, err := os.Open(filepath.Join(strings.TrimSpace(string(dir)), folder, name+".json.gz"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		z, err := gzip.NewReader(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := json.NewDecoder(z).Decode(&a); err != nil {
-			t.Fatal(err)
-		}
+		vectors.JSON(t, "github.com/cloudflare/circl", folder+"/"+name, &a)
 		return a
 	}
 	prompt, expected := read("prompt"), read("expectedResults")

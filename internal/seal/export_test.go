@@ -5,6 +5,9 @@ func CounterMode(out, key, fixed []byte) {
 	counterMode(out, key, append(make([]byte, 4, 4+len(fixed)), fixed...))
 }
 
+// NewAEAD is what messages and records are sealed with.
+var NewAEAD = newAEAD
+
 // Spend uses up messages and bytes of k as so many Seals would.
 func (k *MessageKey) Spend(messages, bytes uint64) { k.used.Add(messages<<32 + bytes) }
 

@@ -53,7 +53,13 @@ func pqPublic(tb testing.TB, r *racktest.Rack, key string) (*kmsapi.GetPublicKey
 // muOf computes the representative of a message with an empty context outside, from the
 // public key (FIPS 204, algorithm 7, line 6).
 func muOf(public, message []byte) []byte {
-	return sha3.SumSHAKE256(append(append(sha3.SumSHAKE256(public, 64), 0, 0), message...), 64)
+	return muIn(public, nil, message)
+}
+
+// muIn is muOf with a context (FIPS 204, algorithm 2, line 10).
+func muIn(public, context, message []byte) []byte {
+	m := append(sha3.SumSHAKE256(public, 64), 0, byte(len(context)))
+	return sha3.SumSHAKE256(append(append(m, context...), message...), 64)
 }
 
 // TestMLDSA: signatures of a message and of its mu, each one of the other, checked by
