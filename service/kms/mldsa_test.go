@@ -145,7 +145,7 @@ func TestMLDSARefusals(t *testing.T) {
 		in   kmsapi.SignRequest
 		want string
 	}{
-		"digest":            {kmsapi.SignRequest{KeyId: ref(arn), SigningAlgorithm: mlDSA, MessageType: kmsapi.MessageDigest, Message: mu}, "ValidationException: MessageType DIGEST is not valid for algorithm ML_DSA_SHAKE_256."},
+		"digest":            {kmsapi.SignRequest{KeyId: ref(arn), SigningAlgorithm: mlDSA, MessageType: kmsapi.MessageDigest, Message: mu}, "ValidationException: Message type DIGEST is incompatible with key spec ML_DSA_44."},
 		"short mu, dry run": {kmsapi.SignRequest{KeyId: ref(arn), SigningAlgorithm: mlDSA, MessageType: externalMu, Message: mu[1:], DryRun: true}, "ValidationException: Message is invalid length for MessageType EXTERNAL_MU: it has 63 bytes, a mu has 64."},
 		"long mu":           {kmsapi.SignRequest{KeyId: ref(arn), SigningAlgorithm: mlDSA, MessageType: externalMu, Message: make([]byte, 65)}, "ValidationException: Message is invalid length for MessageType EXTERNAL_MU: it has 65 bytes"},
 		"other algorithm":   {kmsapi.SignRequest{KeyId: ref(arn), SigningAlgorithm: kmsapi.ED25519SHA512, MessageType: kmsapi.MessageRaw, Message: mu}, "InvalidKeyUsageException: Algorithm ED25519_SHA_512 is incompatible with key spec ML_DSA_44."},

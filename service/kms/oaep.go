@@ -24,7 +24,8 @@ var oaepHashes = [...]crypto.Hash{
 
 // fits refuses what an asymmetric key cannot encrypt, or decrypt where n is 0: more bytes
 // than there is room for beside the padding (RFC 8017, section 7.1.1, step 1b), and an
-// encryption context, which would bind nothing.
+// encryption context, which would bind nothing. The text for too many bytes is AWS's (localstack's
+// recordings, tests/aws/services/kms/test_kms.snapshot.json).
 func (k *key) fits(a kmsapi.EncryptionAlgorithm, n int, context api.EncryptionContext) error {
 	if a == kmsapi.SymmetricDefault {
 		return nil
@@ -33,7 +34,7 @@ func (k *key) fits(a kmsapi.EncryptionAlgorithm, n int, context api.EncryptionCo
 		return api.Errorf(api.KindValidation, "EncryptionContext is not supported with algorithm %s: it binds nothing to a ciphertext of an asymmetric key.", a)
 	}
 	if most := specs[k.row.Spec].secret - 2*oaepHashes[a].Size() - 2; n > most { // p ‖ q are as long as the modulus
-		return api.Errorf(api.KindValidation, "Plaintext is too long: algorithm %s with KeySpec %s takes at most %d bytes.", a, k.row.Spec, most)
+		return api.Errorf(api.KindValidation, "Algorithm %s and key spec %s cannot encrypt data larger than %d bytes.", a, k.row.Spec, most)
 	}
 	return nil
 }

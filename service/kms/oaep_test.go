@@ -124,7 +124,7 @@ func TestOAEP(t *testing.T) {
 				kept = append(kept, made{arn, a, blob})
 			}
 			_, err := sealWith(t, r.Client, arn, a, long[:most+1])
-			wantSays(t, err, "ValidationException: Plaintext is too long: algorithm "+a.String()+" with KeySpec "+c.spec.String()+" takes at most ")
+			wantSays(t, err, "ValidationException: Algorithm "+a.String()+" and key spec "+c.spec.String()+" cannot encrypt data larger than ")
 		}
 	}
 	r.Restart(nil)
@@ -237,7 +237,7 @@ func TestOAEPRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	ofSymmetric := encrypt(t, r, symmetric, text)
-	const tooLong, noContext = "ValidationException: Plaintext is too long", "ValidationException: EncryptionContext is not supported with algorithm RSAES_OAEP_SHA_256"
+	const tooLong, noContext = "ValidationException: Algorithm RSAES_OAEP_SHA_256 and key spec RSA_2048 cannot encrypt data larger than", "ValidationException: EncryptionContext is not supported with algorithm RSAES_OAEP_SHA_256"
 	for name, c := range map[string]struct {
 		c    *client.Client
 		in   kmsapi.EncryptRequest
@@ -247,7 +247,7 @@ func TestOAEPRefusals(t *testing.T) {
 		"SM2":                           {r.Client, kmsapi.EncryptRequest{KeyId: ref(arn), Plaintext: text, EncryptionAlgorithm: 4}, "InvalidKeyUsageException: Algorithm SM2PKE is incompatible with key spec RSA_2048."},
 		"no plaintext":                  {r.Client, kmsapi.EncryptRequest{KeyId: ref(arn), EncryptionAlgorithm: a}, "ValidationException: 1 validation error detected: Value null at 'plaintext'"},
 		"4097 bytes":                    {r.Client, kmsapi.EncryptRequest{KeyId: ref(arn), Plaintext: make([]byte, 4097), EncryptionAlgorithm: a}, "ValidationException: 1 validation error detected: Value at 'plaintext'"},
-		"191 bytes":                     {r.Client, kmsapi.EncryptRequest{KeyId: ref(arn), Plaintext: long, EncryptionAlgorithm: a}, tooLong + ": algorithm RSAES_OAEP_SHA_256 with KeySpec RSA_2048 takes at most 190 bytes."},
+		"191 bytes":                     {r.Client, kmsapi.EncryptRequest{KeyId: ref(arn), Plaintext: long, EncryptionAlgorithm: a}, tooLong + " 190 bytes."},
 		"191 bytes, dry run":            {r.Client, kmsapi.EncryptRequest{KeyId: ref(arn), Plaintext: long, EncryptionAlgorithm: a, DryRun: true}, tooLong},
 		"191 bytes, SHA-1, dry run":     {r.Client, kmsapi.EncryptRequest{KeyId: ref(arn), Plaintext: long, EncryptionAlgorithm: sha1, DryRun: true}, "DryRunOperationException: "},
 		"context":                       {r.Client, kmsapi.EncryptRequest{KeyId: ref(arn), Plaintext: text, EncryptionAlgorithm: a, EncryptionContext: same}, noContext},
@@ -341,11 +341,11 @@ func TestReEncryptBetweenKinds(t *testing.T) {
 	}
 	tooLong := encrypt(t, r, symmetric, bytes.Repeat([]byte("t"), 191))
 	for want, in := range map[string]*kmsapi.ReEncryptRequest{
-		"ValidationException: Plaintext is too long: algorithm RSAES_OAEP_SHA_256 with KeySpec RSA_2048 takes at most 190 bytes.": {CiphertextBlob: tooLong, DestinationKeyId: ref(small), DestinationEncryptionAlgorithm: a, DryRun: true},
-		"ValidationException: EncryptionContext is not supported with algorithm RSAES_OAEP_SHA_256":                               {CiphertextBlob: first[:1], SourceKeyId: ref(small), SourceEncryptionAlgorithm: a, SourceEncryptionContext: context, DestinationKeyId: ref(symmetric)},
-		"ValidationException: EncryptionContext is not supported with algorithm RSAES_OAEP_SHA_1":                                 {CiphertextBlob: first, DestinationKeyId: ref(small), DestinationEncryptionAlgorithm: sha1, DestinationEncryptionContext: context},
-		"ValidationException: SourceKeyId is required with algorithm RSAES_OAEP_SHA_256":                                          {CiphertextBlob: toSmall.CiphertextBlob, SourceEncryptionAlgorithm: a, DestinationKeyId: ref(symmetric)},
-		"InvalidKeyUsageException: Algorithm SYMMETRIC_DEFAULT is incompatible with key spec RSA_2048.":                           {CiphertextBlob: first, SourceEncryptionContext: context, DestinationKeyId: ref(small)},
+		"ValidationException: Algorithm RSAES_OAEP_SHA_256 and key spec RSA_2048 cannot encrypt data larger than 190 bytes.": {CiphertextBlob: tooLong, DestinationKeyId: ref(small), DestinationEncryptionAlgorithm: a, DryRun: true},
+		"ValidationException: EncryptionContext is not supported with algorithm RSAES_OAEP_SHA_256":                          {CiphertextBlob: first[:1], SourceKeyId: ref(small), SourceEncryptionAlgorithm: a, SourceEncryptionContext: context, DestinationKeyId: ref(symmetric)},
+		"ValidationException: EncryptionContext is not supported with algorithm RSAES_OAEP_SHA_1":                            {CiphertextBlob: first, DestinationKeyId: ref(small), DestinationEncryptionAlgorithm: sha1, DestinationEncryptionContext: context},
+		"ValidationException: SourceKeyId is required with algorithm RSAES_OAEP_SHA_256":                                     {CiphertextBlob: toSmall.CiphertextBlob, SourceEncryptionAlgorithm: a, DestinationKeyId: ref(symmetric)},
+		"InvalidKeyUsageException: Algorithm SYMMETRIC_DEFAULT is incompatible with key spec RSA_2048.":                      {CiphertextBlob: first, SourceEncryptionContext: context, DestinationKeyId: ref(small)},
 		"InvalidCiphertextException: ": {CiphertextBlob: toLarge.CiphertextBlob, SourceKeyId: ref(small), SourceEncryptionAlgorithm: a, DestinationKeyId: ref(symmetric)},
 		"DryRunOperationException: ":   {CiphertextBlob: toSmall.CiphertextBlob, SourceKeyId: ref(small), SourceEncryptionAlgorithm: a, DestinationKeyId: ref(symmetric), DryRun: true},
 	} {

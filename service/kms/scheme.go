@@ -72,8 +72,10 @@ func (a *scheme) input(dst []byte, t kmsapi.MessageType, message []byte) []byte 
 	return h.Sum(dst)
 }
 
-// accepts refuses a message that the algorithm called name does not sign.
-func (a *scheme) accepts(name kmsapi.SigningAlgorithm, t kmsapi.MessageType, message []byte) error {
+// accepts refuses a message that the algorithm called name does not sign with a key of a spec. The texts
+// for a digest's length and for a type are AWS's: localstack's recordings of it
+// (tests/aws/services/kms/test_kms.snapshot.json), and github.com/floci-io/floci, issue 3025, measured in us-east-1.
+func (a *scheme) accepts(spec kmsapi.KeySpec, name kmsapi.SigningAlgorithm, t kmsapi.MessageType, message []byte) error {
 	for _, ok := range a.takes {
 		if ok != t {
 			continue
@@ -86,7 +88,10 @@ func (a *scheme) accepts(name kmsapi.SigningAlgorithm, t kmsapi.MessageType, mes
 		}
 		return nil
 	}
-	return api.Errorf(api.KindValidation, "MessageType %s is not valid for algorithm %s.", t, name)
+	if name == kmsapi.MLDSASHAKE256 {
+		return api.Errorf(api.KindValidation, "Message type %s is incompatible with key spec %s.", t, spec)
+	}
+	return api.Errorf(api.KindValidation, "Message type %s is incompatible with algorithm %s.", t, name)
 }
 
 // errFalseSignature is the cause when a signature that was just made is not valid.

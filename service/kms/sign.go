@@ -111,7 +111,7 @@ func (s *Service) signing(c *access.Call, ref *api.KeyRef, name kmsapi.SigningAl
 		return nil, nil, err
 	}
 	a := schemeOf(name, t)
-	return k, a, a.accepts(name, t, message)
+	return k, a, a.accepts(k.row.Spec, name, t, message)
 }
 
 // signer returns the expanded key of one that signs.

@@ -110,7 +110,8 @@ func specOf(s kmsapi.KeySpec) *spec {
 
 // madeFor returns the spec and usage that a request asks for, or AWS's refusal:
 // what this appliance has not is UnsupportedOperation, a usage that no such key has
-// is ValidationException. The texts are those that clients and emulators of AWS quote.
+// is ValidationException. The text for a missing usage is AWS's (localstack's recordings,
+// tests/aws/services/kms/test_kms.snapshot.json), that for a wrong one what emulators of AWS say: no record of AWS's own was found.
 func madeFor(in *kmsapi.CreateKeyRequest) (kmsapi.KeySpec, kmsapi.KeyUsage, error) {
 	name, usage := in.KeySpec|in.CustomerMasterKeySpec, in.KeyUsage // Check allows one of the specs
 	if name == 0 {
@@ -131,7 +132,8 @@ func madeFor(in *kmsapi.CreateKeyRequest) (kmsapi.KeySpec, kmsapi.KeyUsage, erro
 	return name, usage, nil
 }
 
-// serves refuses an operation that the key's usage does not have, in AWS's words.
+// serves refuses an operation that the key's usage does not have, in AWS's words (the recordings that
+// madeFor names; github.com/jonathankeebler/jwt-kms, issue 4).
 func (k *key) serves(op *api.Op, usage kmsapi.KeyUsage) error {
 	if k.row.Usage == usage {
 		return nil
@@ -142,7 +144,8 @@ func (k *key) serves(op *api.Op, usage kmsapi.KeyUsage) error {
 // offers returns what the key can do.
 func (k *key) offers() algorithms { return specs[k.row.Spec].offers[k.row.Usage] }
 
-// offered refuses an algorithm that is not among those of a key.
+// offered refuses an algorithm that is not among those of a key, in AWS's words (the recordings that
+// madeFor names; github.com/JackOfMostTrades/aws-kms-pkcs11, issue 18).
 func offered[A interface {
 	comparable
 	String() string
