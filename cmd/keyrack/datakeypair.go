@@ -21,7 +21,7 @@ given the same context, turns the first back into the private key: DER, PKCS #8.
 --out-plaintext has that itself, to be used now and then removed; without it nobody
 sees it yet. Files that hold something are never overwritten.`,
 	examples: []string{"keyrack datakey-pair --key alias/backup --spec RSA_3072 --out private.enc --out-public rsa.pem"},
-	flags: dataKeyPairFlags,
+	flags:    dataKeyPairFlags,
 }
 
 // dataKeyPairFlags declares the flags and acts.
