@@ -76,6 +76,7 @@ func groups() []group {
 			keyCreateCommand, keyDescribeCommand, keyPublicCommand, keyListCommand, keyEnableCommand, keyDisableCommand,
 			keyUpdateCommand, keyTagCommand, keyUntagCommand, keyTagsCommand, keyLastUsageCommand,
 			keyScheduleDeletionCommand, keyCancelDeletionCommand,
+			keyRotateCommand, keyRotationEnableCommand, keyRotationDisableCommand, keyRotationStatusCommand, keyRotationListCommand,
 			aliasCreateCommand, aliasUpdateCommand, aliasDeleteCommand, aliasListCommand,
 		)},
 		{"Data", remote(encryptCommand, decryptCommand, reEncryptCommand, dataKeyCommand, dataKeyPairCommand, randomCommand, macCommand, verifyMacCommand, signCommand, verifyCommand, deriveCommand, encapsulateCommand, decapsulateCommand)},

@@ -90,7 +90,7 @@ func (k *key) rotatesOnDemand(tx keystore.Tx, r *keyRow, at api.Time) error {
 		}
 	}
 	if times >= api.MaxOnDemandRotations {
-		return api.Errorf(api.KindLimitExceeded, "%s was rotated on demand %d times, and no key may be more often", k.arn, times)
+		return api.Errorf(api.KindLimitExceeded, "%s was rotated on demand %d times, and no key may be more often: let the appliance rotate it by itself (EnableKeyRotation)", k.arn, times)
 	}
 	return nil
 }
