@@ -27,6 +27,37 @@ func FlipMaterialBit(tb testing.TB, s *Service, id api.KeyID, bit int) {
 	k.current.secret.Bytes()[bit/8] ^= 1 << (bit % 8)
 }
 
+// FlipPastBit flips one bit of the cached material that a key had first.
+func FlipPastBit(tb testing.TB, s *Service, id api.KeyID, bit int) {
+	tb.Helper()
+	m := s.keys.get(id).past[0].is.Load()
+	if m == nil {
+		tb.Fatalf("the first material of key %s is not cached", id)
+	}
+	m.secret.Bytes()[bit/8] ^= 1 << (bit % 8)
+}
+
+// Pasts returns how many materials of a cached key that are not current are in memory.
+func Pasts(s *Service, id api.KeyID) (n int) {
+	k := s.keys.get(id)
+	for i := range k.past {
+		if k.past[i].is.Load() != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// BoundPasts lets a service keep at most so many materials that are not current in memory.
+func BoundPasts(s *Service, most int) { s.pasts.most = most }
+
+// ForgetKeys lets go of about half of the keys, and of all materials that are not current, as
+// when the locked memory is full.
+func ForgetKeys(s *Service) {
+	s.keys.shed()
+	s.pasts.shed()
+}
+
 // ForgetMessageKey makes the next Encrypt of a cached key draw a new one.
 func ForgetMessageKey(s *Service, id api.KeyID) { s.keys.get(id).current.sealing.Store(nil) }
 

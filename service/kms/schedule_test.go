@@ -278,9 +278,7 @@ func TestRotationsThatTheApplianceMissed(t *testing.T) {
 	c.Restart(func(*rack.Config) { c.set(c.clk.Now().Add(1000 * day)) })
 	c.KMS().WakeDue()
 	c.rotatedTimes(arn, 0)
-	if _, err := client.Do(t.Context(), c.Operator, applianceapi.AcceptClock, &applianceapi.AcceptClockRequest{}); err != nil {
-		t.Fatal(err)
-	}
+	acceptClock(t, c.Rack)
 	wantStatus(t, c.Rack, arn, 90, c.rotatedTimes(arn, 1).Add(90*day))
 	c.settle()
 	c.rotatedTimes(arn, 1)
@@ -288,6 +286,14 @@ func TestRotationsThatTheApplianceMissed(t *testing.T) {
 	c.settle()
 	c.rotatedTimes(arn, 1)
 	wantSound(t, c.Rack)
+}
+
+// acceptClock makes the time of the machine's clock the one that is believed.
+func acceptClock(tb testing.TB, r *racktest.Rack) {
+	tb.Helper()
+	if _, err := client.Do(tb.Context(), r.Operator, applianceapi.AcceptClock, &applianceapi.AcceptClockRequest{}); err != nil {
+		tb.Fatal(err)
+	}
 }
 
 // TestAClockThatJumps rotates nothing, and a schedule that it spoiled is mended by asking for it again.
