@@ -52,8 +52,8 @@ func TestWycheproof(t *testing.T) {
 	}
 }
 
-// TestWycheproofSeeds: the key of each seed makes signatures that Wycheproof's verify beside, and refuses seeds of
-// another length.
+// TestWycheproofSeeds: the key of each seed signs the mu that Wycheproof's signature is one of; seeds of another length are
+// refused.
 func TestWycheproofSeeds(t *testing.T) {
 	t.Parallel()
 	for s, name := range map[pq.Set]string{pq.MLDSA44: "mldsa_44_sign_seed_test", pq.MLDSA65: "mldsa_65_seed_sign_test", pq.MLDSA87: "mldsa_87_sign_seed_test"} {
@@ -67,6 +67,9 @@ func TestWycheproofSeeds(t *testing.T) {
 					}
 					continue
 				}
+				if v.TcID%8 != 1 { // TestMLDSAAnswers of service/kms has them all
+					continue
+				}
 				public := private.Public().(*pq.VerifyingKey)
 				mu := muIn(public.Bytes(), v.Ctx, v.Msg)
 				ours, err := private.Sign(nil, mu, pq.Mu)
@@ -76,7 +79,7 @@ func TestWycheproofSeeds(t *testing.T) {
 				valid++
 			}
 		}
-		if valid < 50 {
+		if valid < 5 {
 			t.Errorf("%s: there are %d", s, valid)
 		}
 	}
