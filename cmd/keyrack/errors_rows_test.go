@@ -217,7 +217,7 @@ for i in $(seq 51); do printf 'tag%s=x ' $i; done > tags`)
 		{"more tags than a key may have", "keyrack key tag $(cat key) $(cut -d' ' -f1-40 tags) && keyrack key tag $(cat key) more=1 yet=2 $(cut -d' ' -f41-51 tags)"},
 		{"a key of a kind that is not there", "keyrack call kms CreateKey --key-spec SM2 --key-usage SIGN_VERIFY"},
 		{"a usage that the kind does not have", "keyrack call kms CreateKey --key-usage SIGN_VERIFY"},
-		{"an origin that is not there", "keyrack call kms CreateKey --origin EXTERNAL"},
+		{"an origin that is not there", "keyrack call kms CreateKey --origin EXTERNAL_KEY_STORE"},
 		{"a copy of a key in another region", "keyrack call kms ReplicateKey --key-id $(cat key) --replica-region rack-2"},
 		{"a custom key store", "keyrack call kms CreateCustomKeyStore --custom-key-store-name hsm"},
 		{"a custom key store that is not there", "keyrack call kms DescribeCustomKeyStores --custom-key-store-id cks-1"},

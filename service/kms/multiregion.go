@@ -23,7 +23,7 @@ func primary(arn string) kmsapi.MultiRegionConfiguration {
 // Errors in the order in which they are found: ValidationException, NotFound, also for
 // an alias, and AccessDenied, Disabled and KMSInvalidState, UnsupportedOperation.
 func (s *Service) ReplicateKey(c *access.Call, in *kmsapi.ReplicateKeyRequest, _ *kmsapi.ReplicateKeyResponse) error {
-	return s.refuseRegion(c, &in.KeyId, replicatedStates)
+	return s.refuseRegion(c, &in.KeyId, enabledStates)
 }
 
 // UpdatePrimaryRegion is decided like any other operation and then refused, as

@@ -20,11 +20,10 @@ func setOf(all ...kmsapi.KeyState) (s states) {
 // that is Unavailable would take a change of state once it is back; there is none
 // here, as no key lives in a store that can be disconnected.
 var (
-	usableStates     = setOf(kmsapi.StateEnabled, kmsapi.StateUpdating)
-	replicatedStates = setOf(kmsapi.StateEnabled)
-	enabledStates    = setOf(kmsapi.StateEnabled) // to be rotated
-	switchedStates   = setOf(kmsapi.StateEnabled, kmsapi.StateDisabled)
-	keptStates       = ^setOf(kmsapi.StatePendingDeletion, kmsapi.StatePendingReplicaDeletion) // to get aliases, tags or another description
+	usableStates   = setOf(kmsapi.StateEnabled, kmsapi.StateUpdating)
+	enabledStates  = setOf(kmsapi.StateEnabled) // to be rotated or replicated
+	switchedStates = setOf(kmsapi.StateEnabled, kmsapi.StateDisabled)
+	keptStates     = ^setOf(kmsapi.StatePendingDeletion, kmsapi.StatePendingReplicaDeletion) // to get aliases, tags or another description
 )
 
 // stateWords are how AWS's errors call a state.

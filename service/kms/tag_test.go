@@ -149,7 +149,9 @@ func TestTagRefusals(t *testing.T) {
 	doomed, foreign := r.CreateKey(), strangersKey(t, r)
 	id := keyID(t, arn).String()
 	createAlias(t, r, "alias/a", arn)
-	kms.SetState(t, r.KMS(), keyID(t, doomed), kmsapi.StatePendingDeletion)
+	if _, err := client.Do(t.Context(), r.Client, kmsapi.ScheduleKeyDeletion, &kmsapi.ScheduleKeyDeletionRequest{KeyId: ref(doomed), PendingWindowInDays: 7}); err != nil {
+		t.Fatal(err)
+	}
 	const unknown = "00000000-0000-4000-8000-000000000000"
 	tag := func(c *client.Client, key string, all []kmsapi.Tag) error { return tagResource(t, c, key, all) }
 	untag := func(c *client.Client, key string, names ...string) error { return untagResource(t, c, key, names...) }

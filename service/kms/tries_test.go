@@ -48,6 +48,8 @@ type tried struct {
 	arn, other string // the key, and one of the same kind that is enabled
 	name       string // an alias of it; that with a 2 behind it is one of the other
 	secret     []byte // what the operation is to find right: a ciphertext, a code, a signature
+	token      []byte // of an import
+	imported   bool   // it has material
 }
 
 // try is how an operation that works on a key is tried.
@@ -86,6 +88,7 @@ func (f *tried) must(op *api.Op, in any) {
 var (
 	cipherKey = kmsapi.CreateKeyRequest{}
 	multiKey  = kmsapi.CreateKeyRequest{MultiRegion: true}
+	importKey = kmsapi.CreateKeyRequest{Origin: kmsapi.OriginExternal}
 	signKey   = kmsapi.CreateKeyRequest{KeySpec: kmsapi.KeySpecECCNISTP256, KeyUsage: kmsapi.UsageSignVerify}
 	macKey    = kmsapi.CreateKeyRequest{KeySpec: kmsapi.KeySpecHMAC256, KeyUsage: kmsapi.UsageGenerateVerifyMac}
 	ecdhKey   = kmsapi.CreateKeyRequest{KeySpec: kmsapi.KeySpecECCNISTP256, KeyUsage: kmsapi.UsageKeyAgreement}
@@ -120,6 +123,25 @@ func signed(f *tried) {
 
 func encapsulated(f *tried) {
 	f.secret = found(f, kmsapi.Encapsulate, &kmsapi.EncapsulateRequest{KeyId: ref(f.arn), EncapsulationAlgorithm: kmsapi.MLKEM}).SharedSecretCiphertextBlob
+}
+
+// brought imports key material, and prepares to import it again.
+func brought(f *tried) {
+	material := randomBytes(32)
+	for range 2 {
+		p := found(f, kmsapi.GetParametersForImport, &kmsapi.GetParametersForImportRequest{
+			KeyId: ref(f.arn), WrappingAlgorithm: kmsapi.WrapOAEPSHA256, WrappingKeySpec: kmsapi.WrappingRSA2048})
+		f.secret, f.token = wrap(f.tb, kmsapi.WrapOAEPSHA256, p.PublicKey, material), p.ImportToken
+		if op, in := importsAgain(f); !f.imported {
+			f.must(op, in)
+			f.imported = true
+		}
+	}
+}
+
+func importsAgain(f *tried) (*api.Op, any) {
+	return kmsapi.ImportKeyMaterial.Op, &kmsapi.ImportKeyMaterialRequest{
+		KeyId: ref(f.arn), ImportToken: f.token, EncryptedKeyMaterial: f.secret, ExpirationModel: kmsapi.MaterialDoesNotExpire}
 }
 
 // met makes the public key of somebody to agree on a secret with.
@@ -245,6 +267,14 @@ var tries = map[string]try{
 	}},
 	"GetKeyLastUsage": {cipherKey, nil, func(f *tried) (*api.Op, any) {
 		return kmsapi.GetKeyLastUsage.Op, &kmsapi.GetKeyLastUsageRequest{KeyId: ref(f.arn)}
+	}},
+	"GetParametersForImport": {importKey, brought, func(f *tried) (*api.Op, any) {
+		return kmsapi.GetParametersForImport.Op, &kmsapi.GetParametersForImportRequest{
+			KeyId: ref(f.arn), WrappingAlgorithm: kmsapi.WrapOAEPSHA256, WrappingKeySpec: kmsapi.WrappingRSA2048}
+	}},
+	"ImportKeyMaterial": {importKey, brought, importsAgain},
+	"DeleteImportedKeyMaterial": {importKey, brought, func(f *tried) (*api.Op, any) {
+		return kmsapi.DeleteImportedKeyMaterial.Op, &kmsapi.DeleteImportedKeyMaterialRequest{KeyId: ref(f.arn)}
 	}},
 	"ReplicateKey": {multiKey, nil, func(f *tried) (*api.Op, any) {
 		return kmsapi.ReplicateKey.Op, &kmsapi.ReplicateKeyRequest{KeyId: ref(f.arn), ReplicaRegion: "rack-2"}
