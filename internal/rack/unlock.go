@@ -112,7 +112,7 @@ func (a *Appliance) recoverLog(ctx context.Context, o *opened) error {
 }
 
 func (a *Appliance) startServices(_ context.Context, o *opened) (err error) {
-	keys := kms.Config{Store: o.records, Log: a.log, Realm: a.cfg.Realm, Clock: a.cfg.Clock, Logger: a.cfg.Logger, MaxKeys: a.cfg.MaxKeys, CachedKeys: a.cfg.CachedKeys, PackedKeys: a.cfg.PackedKeys, CachedAliases: a.cfg.CachedAliases}
+	keys := kms.Config{Store: o.records, Log: a.log, Realm: a.cfg.Realm, Clock: a.cfg.Clock, Time: o.time, Logger: a.cfg.Logger, MaxKeys: a.cfg.MaxKeys, CachedKeys: a.cfg.CachedKeys, PackedKeys: a.cfg.PackedKeys, CachedAliases: a.cfg.CachedAliases}
 	if keys.MarkerKey, err = a.markerKey(); err != nil {
 		return err
 	}
@@ -186,6 +186,6 @@ func (a *Appliance) continueRotation(_ context.Context, o *opened) error {
 
 // doDue does what is due to keys, beside the work.
 func (a *Appliance) doDue(_ context.Context, o *opened) error {
-	a.background(&a.undo, func(ctx context.Context) { o.keys.RunDue(ctx, a.gate, o.time, a.cfg.DueEvery) })
+	a.background(&a.undo, func(ctx context.Context) { o.keys.RunDue(ctx, a.gate, a.cfg.DueEvery) })
 	return nil
 }

@@ -177,12 +177,12 @@ func (d *due) warnings() (all []string) {
 // RunDue does what is due, by accepted time and behind g's audit log, until ctx ends. It
 // wakes for the next row, when rows are written, and at least once in every, 0 being a minute.
 // Nothing of it is in memory only: after a cut the rows that were not done are there.
-func (s *Service) RunDue(ctx context.Context, g *access.Gate, t Time, every time.Duration) {
+func (s *Service) RunDue(ctx context.Context, g *access.Gate, every time.Duration) {
 	if every == 0 {
 		every = dueEvery
 	}
 	for {
-		wait := min(every, s.duePass(ctx, g, t))
+		wait := min(every, s.duePass(ctx, g, s.time))
 		alarm := time.NewTimer(max(wait, time.Millisecond))
 		select {
 		case <-alarm.C:
@@ -193,6 +193,17 @@ func (s *Service) RunDue(ctx context.Context, g *access.Gate, t Time, every time
 			return
 		}
 	}
+}
+
+// reckoned returns the time that dates of what is to be done count from: the one that due work goes by, which a
+// clock that was set wrong and right again has not changed. While the clock is not believed it is the later of the
+// two: a key that is to be deleted then has its window also if an operator accepts the clock.
+func (s *Service) reckoned(c *access.Call) time.Time {
+	now, ok := s.time.Accepted()
+	if wall := c.Now(); !ok && wall.After(now) {
+		return wall
+	}
+	return now
 }
 
 // WakeDue lets RunDue look at once at what is due: the accepted time has changed.

@@ -41,7 +41,7 @@ func (s *Service) RotateKeyOnDemand(c *access.Call, in *kmsapi.RotateKeyOnDemand
 		return err
 	}
 	out.KeyId = k.arn
-	at := api.TimeOf(c.Now())
+	at := api.TimeOf(s.reckoned(c))
 	return s.rotate(c.Context(), k, s.drawSecret, func(secret []byte) (done rotated, err error) {
 		err = c.Update(s.store, func(tx keystore.Tx) error {
 			return s.changeKey(tx, k, func(r *keyRow) (err error) {

@@ -54,7 +54,7 @@ func (s *Service) schedule(c *access.Call, ref *api.KeyRef, days uint16) error {
 	if err := c.Need(work.Store); err != nil {
 		return err
 	}
-	now := api.TimeOf(c.Now())
+	now := api.TimeOf(s.reckoned(c))
 	return c.Update(s.store, func(tx keystore.Tx) error {
 		return s.changeKey(tx, k, func(r *keyRow) error {
 			if err := usableStates.refuse(k.arn, r.State); err != nil {

@@ -30,6 +30,7 @@ import (
 // Service holds the keys. Safe for concurrent use.
 type Service struct {
 	store      keystore.Store
+	time       Time
 	realm      api.Realm
 	logger     *slog.Logger
 	markers    [32]byte // MAC key of page markers: it guards no secret
@@ -57,6 +58,7 @@ type Config struct {
 	Log       *audit.Log     // what keys are used for is read from it; it must outlive the service
 	Realm     api.Realm
 	Clock     *clock.Clock
+	Time      Time
 	Logger    *slog.Logger
 	MarkerKey [32]byte          // MAC key of the markers of pages: FORMAT.md, "Markers"
 	ImportKey *securemem.Buffer // 32 bytes that seal import tokens: FORMAT.md, "Import"; the caller's, used until Wait returns
@@ -72,7 +74,7 @@ type Config struct {
 func New(ctx context.Context, cfg Config) (*Service, error) {
 	most, room := cmp.Or(cfg.CachedKeys, api.CachedKeys), lockedRoom()
 	s := &Service{
-		store: cfg.Store, realm: cfg.Realm, logger: cfg.Logger, markers: cfg.MarkerKey, importKey: cfg.ImportKey,
+		store: cfg.Store, time: cfg.Time, realm: cfg.Realm, logger: cfg.Logger, markers: cfg.MarkerKey, importKey: cfg.ImportKey,
 		keys: newCache(most, room), aliases: newAliases(cmp.Or(cfg.CachedAliases, api.CachedAliases)), ready: make(chan struct{}), ended: make(chan error, 1),
 		expansions: expansions{ring[material, *material]{most: api.ExpandedKeys}}, lattices: expansions{ring[material, *material]{most: api.ExpandedLattices}},
 		pasts: pasts{most: max(1, min(most, room/securemem.Taken(1))/2)}, mostKeys: uint64(cmp.Or(cfg.MaxKeys, api.MaxKeys)),
