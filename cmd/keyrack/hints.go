@@ -109,6 +109,7 @@ var hints = []struct {
 	{is(securemem.ErrNotLocked), "let the process lock memory: LimitMEMLOCK=64M in a systemd unit, ulimit -l in a shell"},
 	{is(securemem.ErrFull), "let the process lock more memory: LimitMEMLOCK=64M in a systemd unit, ulimit -l in a shell"},
 	{is(rack.ErrCutOff), "run keyrack init once more, with the same --dir and --token: it destroys what that attempt left in the token, and begins anew"},
+	{is(rack.ErrOtherToken), "run keyrack init with --token as it was then; where that token is gone for good, or may keep the keys, remove the file that is named"},
 	{is(rack.ErrNone), "keyrack init --dir DIR makes an appliance there; see that it is the folder you mean, and that its disk is mounted"},
 	{is(rack.ErrExists), "keyrack serve --dir DIR runs it; for another appliance choose another folder"},
 	{is(rack.ErrInUse), "stop the keyrack serve or keyrack dev that the process belongs to, or choose another folder"},

@@ -138,11 +138,12 @@ func shown(b []byte) string {
 	return fmt.Sprintf("%#x", b)
 }
 
-// find returns the objects with this id, of one class or, with ^0, of any.
+// find returns the objects with this id: those of one class that the login alone shows, or, with ^0, all. What is not private can be made
+// by whoever reaches the module, without the PIN.
 func (s session) find(class uint, id [idSize]byte) (all []pkcs11.ObjectHandle, err error) {
 	template := []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_ID, id[:])}
 	if class != anyClass {
-		template = append(template, pkcs11.NewAttribute(pkcs11.CKA_CLASS, class))
+		template = append(template, pkcs11.NewAttribute(pkcs11.CKA_CLASS, class), pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true))
 	}
 	if err := s.FindObjectsInit(s.SessionHandle, template); err != nil {
 		return nil, called("C_FindObjectsInit", err)

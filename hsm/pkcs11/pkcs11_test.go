@@ -232,6 +232,30 @@ func TestTwoKeysOfOneID(t *testing.T) {
 	}
 }
 
+// TestAPublicObjectOfTheSameID, which needs no PIN, is in nobody's way, and ends with the key.
+func TestAPublicObjectOfTheSameID(t *testing.T) {
+	t.Parallel()
+	p := open(t, newToken(t))
+	_, blob := generate(t, p, hsm.PRFSHA256)
+	err := p.Raw(func(c *raw.Ctx, s raw.SessionHandle) error {
+		_, err := c.CreateObject(s, []*raw.Attribute{
+			raw.NewAttribute(raw.CKA_CLASS, raw.CKO_SECRET_KEY), raw.NewAttribute(raw.CKA_KEY_TYPE, raw.CKK_GENERIC_SECRET),
+			raw.NewAttribute(raw.CKA_TOKEN, true), raw.NewAttribute(raw.CKA_PRIVATE, false), raw.NewAttribute(raw.CKA_SIGN, true),
+			raw.NewAttribute(raw.CKA_VALUE, make([]byte, 32)), raw.NewAttribute(raw.CKA_ID, pkcs11.IDOf(blob)),
+		})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Load(t.Context(), blob); err != nil || count(t, p, blob) != 2 {
+		t.Errorf("Load returned %v beside %d objects", err, count(t, p, blob)-1)
+	}
+	if err := p.Destroy(t.Context(), blob); err != nil || count(t, p, blob) != 0 {
+		t.Errorf("Destroy returned %v and left %d objects", err, count(t, p, blob))
+	}
+}
+
 // TestAPlantedKey: a key with the right id and attributes in the place of the one that was made is not that one.
 func TestAPlantedKey(t *testing.T) {
 	t.Parallel()

@@ -17,6 +17,9 @@ var (
 	// ErrNoToken says that the token cannot be opened; the error that wraps it says why.
 	ErrNoToken = errors.New("rack: the token does not open")
 
+	// ErrOtherToken says that an attempt to make an appliance, which did not come to its end, was made with another token, and has left keys there.
+	ErrOtherToken = errors.New("rack: an attempt before has left keys in another token")
+
 	// ErrServerKey says that the file with the server's key and certificate is not private or not whole.
 	ErrServerKey = errors.New("rack: the server's key cannot be used")
 

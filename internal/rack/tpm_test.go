@@ -290,3 +290,35 @@ func TestInitThatDied(t *testing.T) {
 		t.Errorf("left behind: %q", left)
 	}
 }
+
+// TestInitWithAnotherToken: an attempt that died has left a key in its token. One with another token does not forget that.
+func TestInitWithAnotherToken(t *testing.T) {
+	t.Parallel()
+	first, second := swtpm.Start(t), swtpm.Start(t)
+	left := 0
+	open := func(v *swtpm.TPM, left *int) hsm.Opener {
+		return func(ctx context.Context) (hsm.Provider, error) {
+			p, err := tpm2.Open(ctx, tpm2.Config{Path: v.Path()})
+			return struct {
+				dying
+				hsm.Planner
+			}{dying{p, left}, p}, err
+		}
+	}
+	cfg := rack.Config{Dir: filepath.Join(t.TempDir(), "r"), Logger: racktest.Logger(t), AllowUnlockedMemory: true, Token: open(first, &left)}
+	if _, err := rack.Create(t.Context(), cfg); !errors.Is(err, errDead) || len(first.Indexes()) == 0 {
+		t.Fatalf("%v, with %x in the TPM", err, first.Indexes())
+	}
+	for range 2 {
+		many := 1 << 30
+		cfg.Token = open(second, &many)
+		if _, err := rack.Create(t.Context(), cfg); !errors.Is(err, rack.ErrOtherToken) {
+			t.Errorf("with another token: %v", err)
+		}
+	}
+	many := 1 << 30
+	cfg.Token = open(first, &many)
+	if _, err := rack.Create(t.Context(), cfg); err != nil || len(first.Indexes()) != tpmKeys || len(second.Indexes()) != 0 {
+		t.Errorf("with the first: %v, with %x and %x in the TPMs", err, first.Indexes(), second.Indexes())
+	}
+}
