@@ -1,6 +1,7 @@
 package kms_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -72,7 +73,9 @@ func (r *timed) state(key string) kmsapi.KeyState {
 // until waits for what must come true.
 func (r *timed) until(what string, ok func() bool) {
 	r.tb.Helper()
-	for deadline := time.Now().Add(60 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	poll := time.NewTicker(time.Millisecond)
+	defer poll.Stop()
+	for deadline := time.Now().Add(60 * time.Second); !ok(); <-poll.C {
 		if time.Now().After(deadline) {
 			r.tb.Fatalf("%s: it does not come true", what)
 		}
@@ -100,7 +103,8 @@ func (r *timed) accept() {
 func (r *timed) settled() {
 	r.tb.Helper()
 	passes := kms.DuePasses(r.KMS())
-	r.until("passes", func() bool { return kms.DuePasses(r.KMS()) > passes+2 })
+	kms.WakeDue(r.KMS())
+	r.until("passes", func() bool { return kms.DuePasses(r.KMS()) > passes+1 })
 }
 
 // furnish gives a key aliases, materials and tags.
@@ -295,6 +299,82 @@ func TestAHiddenRowLosesNothing(t *testing.T) {
 	r.until("the end of another key", func() bool { r.advance(time.Hour); return r.state(doomed) == 0 })
 }
 
+// idOf returns the id in a key's ARN.
+func idOf(arn string) []byte {
+	id := ref(arn).ID
+	return id[:]
+}
+
+// rowOf reads a row.
+func rowOf(tb testing.TB, r *racktest.Rack, n keystore.Name) (value []byte, err error) {
+	tb.Helper()
+	err = kms.Rows(r.KMS()).View(tb.Context(), func(reader keystore.Reader) error {
+		b, err := reader.Get(n)
+		value = bytes.Clone(b)
+		return err
+	})
+	return value, err
+}
+
+// removeRow takes a row away.
+func removeRow(tb testing.TB, r *racktest.Rack, n keystore.Name) {
+	tb.Helper()
+	if _, err := kms.Rows(r.KMS()).Update(tb.Context(), func(tx keystore.Tx) error { return tx.Delete(n) }); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// TestHiddenAliasesStopADestruction: a key that has an alias which is not found stays, and the operator is told.
+func TestHiddenAliasesStopADestruction(t *testing.T) {
+	t.Parallel()
+	r := startTimed(t)
+	arn := r.CreateKey()
+	furnish(t, r.Rack, arn, 2, 0)
+	r.doom(arn)
+	removeRow(t, r.Rack, keystore.MakeName(keystore.SpaceKeyAlias, string(idOf(arn)), "n1"))
+	r.advance(7 * day)
+	r.warned(arn)
+	r.advance(day)
+	r.until("a warning", func() bool { return strings.Contains(strings.Join(r.KMS().Warnings(), " "), "aliases of the key are missing") })
+	if r.state(arn) != kmsapi.StatePendingDeletion {
+		t.Error("the key is gone, and an alias names it")
+	}
+}
+
+// TestHiddenTombstonesStopShredding: what is to be shredded is counted, and none is left out.
+func TestHiddenTombstonesStopShredding(t *testing.T) {
+	t.Parallel()
+	r := startTimed(t)
+	arns := []string{r.CreateKey(), r.CreateKey()}
+	for _, arn := range arns {
+		r.doom(arn)
+	}
+	r.advance(7 * day)
+	r.warned(arns[1])
+	r.warned(arns[0])
+	r.advance(day)
+	for _, arn := range arns {
+		r.until("the end", func() bool { return r.state(arn) == 0 })
+	}
+	found, err := r.KMS().ToShred(t.Context())
+	if err != nil || len(found.Keys) != 2 || len(found.Materials) != 2 {
+		t.Errorf("to be shredded are %+v, %v", found, err)
+	}
+	removeRow(t, r.Rack, keystore.MakeName(keystore.SpaceTombstone, string(idOf(arns[0]))))
+	if _, err := r.KMS().ToShred(t.Context()); !errors.Is(err, keystore.ErrDamaged) {
+		t.Errorf("one tombstone is hidden: %v", err)
+	}
+	if all := problems(t, r.Rack); len(all) != 1 || !strings.Contains(all[0], "counts 2 keys that are not shredded, and there are 1") {
+		t.Errorf("check says %q", all)
+	}
+	if err := r.KMS().Shredded(t.Context(), []api.KeyID{ref(arns[1]).ID, ref(arns[1]).ID}, api.TimeOf(r.clock.Now())); err != nil {
+		t.Error(err)
+	}
+	if n, _, err := r.KMS().Unshredded(t.Context()); err != nil || n != 1 {
+		t.Errorf("%d keys are left, %v", n, err)
+	}
+}
+
 // cutStore is a store as a process sees it that may be killed before a transaction and behind it.
 type cutStore struct {
 	keystore.Store
@@ -356,6 +436,9 @@ func destructionCutAt(t *testing.T, n int) (whole bool) {
 		cfg.DueEvery = time.Hour
 	})
 	wantSound(t, r.Rack)
+	if _, err := rowOf(t, r.Rack, keystore.MakeName(keystore.SpaceTombstone, string(idOf(arn)))); err == nil && r.state(arn) != 0 {
+		wantKind(t, r.cancel(arn), api.KindNotFound) // its destruction has begun
+	}
 	r.accept() // the process did not live to keep its time
 	r.until("the end", func() bool { r.advance(time.Hour); kms.WakeDue(r.KMS()); return r.state(arn) == 0 })
 	wantSound(t, r.Rack)
