@@ -1,6 +1,10 @@
 package sealed
 
-import "github.com/keyrack/keyrack/keystore"
+import (
+	"context"
+
+	"github.com/keyrack/keyrack/keystore"
+)
 
 // SetUnchecked turns the index, the hash tree and the state root off, or on again, for all stores of
 // the process: what a test then reads is what would be believed without them. Such tests do not run
@@ -47,4 +51,16 @@ func Opened(r keystore.Reader) (buckets, bytes int) {
 		panic("the bytes of opened buckets are not those that are counted")
 	}
 	return len(o.buckets), bytes
+}
+
+// BucketKey returns a copy of the key of the bucket of n.
+func (s *Store) BucketKey(ctx context.Context, n keystore.Name) (key []byte, err error) {
+	err = s.view(ctx, func(r *reader) error {
+		b, err := r.bucket(s.locate(n).bucket)
+		if err == nil {
+			key = append(key, b.key()...)
+		}
+		return err
+	})
+	return key, err
 }

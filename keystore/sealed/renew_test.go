@@ -48,8 +48,15 @@ func TestRenew(t *testing.T) {
 	before := rows(t, below)
 	remove(t, s, gone)
 	for round := uint32(2); round < 4; round++ {
-		if err := s.Renew(t.Context(), []keystore.Name{gone, name(300_000)}); err != nil {
+		old, err := s.BucketKey(t.Context(), gone)
+		if err == nil {
+			err = s.Renew(t.Context(), []keystore.Name{gone, name(300_000)})
+		}
+		if err != nil {
 			t.Fatal(err)
+		}
+		if fresh, err := s.BucketKey(t.Context(), gone); err != nil || bytes.Equal(fresh, old) {
+			t.Errorf("the bucket's key is %x as before, %v", fresh, err)
 		}
 		after := rows(t, below)
 		if numberOf(after[left]) != round || bytes.Equal(after[left], before[left]) || numberOf(before[gone]) != 1 {

@@ -335,7 +335,9 @@ func TestHiddenAliasesStopADestruction(t *testing.T) {
 	r.advance(7 * day)
 	r.warned(arn)
 	r.advance(day)
-	r.until("a warning", func() bool { return strings.Contains(strings.Join(r.KMS().Warnings(), " "), "aliases of the key are missing") })
+	r.until("a warning", func() bool {
+		return strings.Contains(strings.Join(r.KMS().Warnings(), " "), "aliases of the key are missing")
+	})
 	if r.state(arn) != kmsapi.StatePendingDeletion {
 		t.Error("the key is gone, and an alias names it")
 	}
