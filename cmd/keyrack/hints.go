@@ -55,7 +55,7 @@ var kindHints = map[api.Kind]string{
 	api.KindConflict:                "the key is about to be rotated on its own: keyrack key rotation status KEY says when; wait until then, or turn it off with keyrack key rotation disable KEY",
 	api.KindInvalidImportToken:      "get new parameters, which end all tokens of before, and encrypt the key material anew for their public key: keyrack key import-parameters KEY; keyrack key import KEY --file F does it all in one step",
 	api.KindExpiredImportToken:      "import parameters are good for 24 hours: get new ones with keyrack key import-parameters KEY, and encrypt the key material anew for their public key",
-	api.KindIncorrectKeyMaterial:    "only the key material that was imported first can be imported again; keyrack key show KEY names it; to use other material make a new key with keyrack key create --origin EXTERNAL",
+	api.KindIncorrectKeyMaterial:    "import the key material that the key had, or give --new for the next material of a symmetric key; any other key takes no other material: make a new one with keyrack key create --origin EXTERNAL",
 	api.KindCustomKeyStoreNotFound:  "leave the custom key store out: this appliance has none",
 	api.KindRequestTimeout:          "send whole requests without pauses, and check the network",
 }

@@ -115,6 +115,9 @@ func keyRows(m *kmsapi.KeyMetadata) [][2]string {
 		{"algorithms", strings.Join(algorithmNames(m), " ")},
 		{"origin", m.Origin.String()},
 	}
+	if m.ExpirationModel != 0 {
+		rows = append(rows, [2]string{"expires", expires(m)})
+	}
 	if m.MultiRegion {
 		rows = append(rows, [2]string{"multi-Region", m.MultiRegionConfiguration.MultiRegionKeyType.String()})
 	}
@@ -125,6 +128,14 @@ func keyRows(m *kmsapi.KeyMetadata) [][2]string {
 		rows = append(rows, [2]string{"material", m.CurrentKeyMaterialId})
 	}
 	return rows
+}
+
+// expires says when imported key material ends.
+func expires(m *kmsapi.KeyMetadata) string {
+	if m.ExpirationModel == kmsapi.MaterialExpires {
+		return m.ValidTo.Time().Format(time.RFC3339)
+	}
+	return "never"
 }
 
 // algorithmNames returns AWS's names of what a key offers: one of its lists is not empty.

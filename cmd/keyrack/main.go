@@ -77,6 +77,7 @@ func groups() []group {
 			keyUpdateCommand, keyTagCommand, keyUntagCommand, keyTagsCommand, keyLastUsageCommand,
 			keyScheduleDeletionCommand, keyCancelDeletionCommand,
 			keyRotateCommand, keyRotationEnableCommand, keyRotationDisableCommand, keyRotationStatusCommand, keyRotationListCommand,
+			keyImportCommand, keyImportParametersCommand, keyDeleteMaterialCommand,
 			aliasCreateCommand, aliasUpdateCommand, aliasDeleteCommand, aliasListCommand,
 		)},
 		{"Data", remote(encryptCommand, decryptCommand, reEncryptCommand, dataKeyCommand, dataKeyPairCommand, randomCommand, macCommand, verifyMacCommand, signCommand, verifyCommand, deriveCommand, encapsulateCommand, decapsulateCommand)},
