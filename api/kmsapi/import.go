@@ -40,7 +40,7 @@ func (r *ImportKeyMaterialRequest) Check() error {
 	case r.ExpirationModel == MaterialDoesNotExpire && r.ValidTo != 0:
 		return api.Errorf(api.KindValidation, "ValidTo must not be given with ExpirationModel KEY_MATERIAL_DOES_NOT_EXPIRE")
 	case r.ExpirationModel != MaterialDoesNotExpire && r.ValidTo == 0:
-		return api.Errorf(api.KindValidation, "ValidTo must be given with ExpirationModel KEY_MATERIAL_EXPIRES, which is the default")
+		return api.Errorf(api.KindValidation, "A validTo date must be set if the ExpirationModel is KEY_MATERIAL_EXPIRES")
 	case r.ImportType == NewKeyMaterial && r.KeyMaterialId != "":
 		return api.Errorf(api.KindValidation, "KeyMaterialId must not be given with ImportType NEW_KEY_MATERIAL: the key material gives it")
 	}
