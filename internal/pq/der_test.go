@@ -126,6 +126,7 @@ func TestNoKeys(t *testing.T) {
 			"a byte more":       {append(bytes.Clone(good), 0), none},
 			"a byte less":       {good[:len(good)-1], none},
 			"version 1":         {bytes.Replace(good, []byte{2, 1, 0}, []byte{2, 1, 1}, 1), none},
+			"a long length":     {append([]byte{0x30, good[1] + 1, 2, 1, 0, 0x30, 0x81}, good[6:]...), none},
 			"expanded alone":    {private(t, s, der(t, full)), "pq: the private key is expanded"},
 			"expanded of other": {private(t, s, der(t, both{seed, bent})), unlike},
 			"short expanded":    {private(t, s, der(t, both{seed, full[1:]})), none},

@@ -138,8 +138,8 @@ func (p *shape) useHint(r, hint uint32) uint32 {
 	if r0 > p.gamma2 {
 		r1++ // r0 is negative
 	}
-	if r1 == m { // r - r0 = q-1
-		r1, positive = 0, false
+	if r1 == m { // r - r0 = q-1; r0 is not positive then
+		r1 = 0
 	}
 	switch {
 	case hint == 0:

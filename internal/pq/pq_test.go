@@ -7,6 +7,8 @@ import (
 	"crypto/sha3"
 	"errors"
 	"fmt"
+	"math/big"
+	"slices"
 	"testing"
 
 	"github.com/cloudflare/circl/kem"
@@ -125,6 +127,66 @@ func TestHints(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestOneEncodingOfHints: counts that go back, or beyond the end, and places that do not rise are refused (FIPS 204,
+// algorithm 21): else one signature would have several spellings.
+func TestOneEncodingOfHints(t *testing.T) {
+	t.Parallel()
+	hints := func(places string, counts ...byte) []byte {
+		return append(append([]byte(places), make([]byte, 80-len(places))...), counts...)
+	}
+	for what, c := range map[string]struct {
+		y    []byte
+		want bool
+	}{
+		"none":                 {hints("", 0, 0, 0, 0), true},
+		"three":                {hints("\x01\x07\x00", 2, 2, 2, 3), true},
+		"all in one":           {hints(string(rising(80)), 80, 80, 80, 80), true},
+		"a count that is less": {hints("\x01\x07", 2, 2, 2, 0), false},
+		"a count too many":     {hints(string(rising(80)), 80, 80, 80, 81), false},
+		"a place twice":        {hints("\x01\x01", 2, 2, 2, 2), false},
+		"a place before":       {hints("\x07\x01", 2, 2, 2, 2), false},
+		"a place beyond":       {hints("\x01\x07", 1, 1, 1, 1), false},
+	} {
+		if got := pq.UnpackHints(pq.MLDSA44, c.y); got != c.want {
+			t.Errorf("%s: got %t", what, got)
+		}
+	}
+}
+
+// TestBoundOfZ: a coefficient of gamma1 - beta is refused, of either sign, and one less is not (FIPS 204, algorithm 8,
+// line 13).
+func TestBoundOfZ(t *testing.T) {
+	t.Parallel()
+	for s, c := range map[pq.Set]struct{ l, bits, beta int }{pq.MLDSA44: {4, 18, 78}, pq.MLDSA65: {5, 20, 196}, pq.MLDSA87: {7, 20, 120}} {
+		gamma1 := 1 << (c.bits - 1)
+		most := gamma1 - c.beta
+		for z, want := range map[int]bool{0: true, most - 1: true, -most + 1: true, most: false, -most: false, gamma1: false, -gamma1 + 1: false} {
+			packed := new(big.Int)
+			for i := range c.l * 256 {
+				v := gamma1 // a coefficient of 0
+				if i == 300 {
+					v -= z
+				}
+				packed.Or(packed, new(big.Int).Lsh(big.NewInt(int64(v)), uint(i*c.bits)))
+			}
+			b := packed.FillBytes(make([]byte, c.l*256*c.bits/8))
+			slices.Reverse(b) // little-endian
+			if got := pq.UnpackZ(s, b); got != want {
+				t.Errorf("%s: a coefficient of %d: got %t", s, z, got)
+			}
+		}
+	}
+}
+
+// rising returns n places.
+func rising(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(i)
+	}
+	return b
 }
 
 // TestSizes: of seeds, keys, signatures, ciphertexts and mu, whatever has another length is refused.
