@@ -453,3 +453,27 @@ func PutDue(tb testing.TB, s *Service, at time.Time, kind uint8, id api.KeyID) {
 		tb.Fatal(err)
 	}
 }
+
+// ReadMaterials reads a row of materials and writes it again.
+func ReadMaterials(b []byte) ([]byte, error) {
+	m, err := parseMaterialsRow(b)
+	if err != nil {
+		return nil, err
+	}
+	return cbor.Marshal(&materialsRow{materialsFormat, m})
+}
+
+// Materials returns a row of as many materials of every state as there are ids.
+func Materials(tb testing.TB, ids ...[]byte) []byte {
+	tb.Helper()
+	r := materialsRow{Format: materialsFormat}
+	for i, id := range ids {
+		state := []kmsapi.KeyMaterialState{kmsapi.MaterialCurrent, kmsapi.MaterialPendingRotation, kmsapi.MaterialNonCurrent}[min(i, 2)]
+		r.Entries = append(r.Entries, materialEntry{ID: id, State: state, Since: 1, Rotated: 2, Rotation: kmsapi.RotationOnDemand, Description: "d", ValidTo: 3, Import: kmsapi.Imported})
+	}
+	b, err := cbor.Marshal(&r)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return b
+}

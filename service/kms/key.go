@@ -112,6 +112,9 @@ func parseKeyRow(b []byte) (r keyRow, account api.AccountID, err error) {
 	if n := len(r.Current); n != 32 && (n != 0 || r.Origin != kmsapi.OriginExternal || r.Materials != 0 || usableStates&(1<<r.State) != 0) {
 		return r, account, fmt.Errorf("key row has a material id of %d bytes, origin %d and state %d, which no key has", n, r.Origin, r.State)
 	}
+	if (r.RotateDays == 0) != (r.RotateNext == 0) {
+		return r, account, fmt.Errorf("key row is rotated every %d days, and next at %d µs", r.RotateDays, r.RotateNext)
+	}
 	if row := specOf(r.Spec); row == nil || row.offers[r.Usage].none() {
 		return r, account, fmt.Errorf("key row has spec %d and usage %d, which no key has", r.Spec, r.Usage)
 	}

@@ -151,3 +151,44 @@ func TestMaterialsThatAKeyDoesNotTake(t *testing.T) {
 	wantKind(t, kms.AddMaterial(t, r.KMS(), id, kmsapi.MaterialCurrent, newSecret(t)), api.KindLimitExceeded)
 	wantSound(t, r)
 }
+
+// FuzzMaterials: a row that is read has one current material, and is written the same way again.
+func FuzzMaterials(f *testing.F) {
+	id := func(b byte) []byte { return bytes.Repeat([]byte{b}, 32) }
+	for _, ids := range [][][]byte{{id(1)}, {id(1), id(2)}, {id(1), id(2), id(3), id(4)}, {id(1), id(2), id(1)}, {}, {id(1)[1:]}} {
+		f.Add(kms.Materials(f, ids...))
+	}
+	f.Fuzz(func(t *testing.T, row []byte) {
+		again, err := kms.ReadMaterials(row)
+		if err == nil && !bytes.Equal(again, row) {
+			t.Errorf("%x is written again as %x", row, again)
+		}
+	})
+}
+
+// TestRowsOfMaterialsThatNoKeyHas are refused, each for one thing that is wrong.
+func TestRowsOfMaterialsThatNoKeyHas(t *testing.T) {
+	t.Parallel()
+	id := func(b byte) []byte { return bytes.Repeat([]byte{b}, 32) }
+	near := append(id(1)[:4:4], id(2)[4:]...)
+	if _, err := kms.ReadMaterials(kms.Materials(t, id(1), id(2), id(3))); err != nil {
+		t.Errorf("a good row: %v", err)
+	}
+	for what, row := range map[string][]byte{
+		"no material":            kms.Materials(t),
+		"a short id":             kms.Materials(t, id(1)[1:]),
+		"two of one short id":    kms.Materials(t, id(1), near),
+		"a byte less":            kms.Materials(t, id(1))[1:],
+		"a byte more":            append(kms.Materials(t, id(1)), 0),
+		"a state that is not":    bytes.Replace(kms.Materials(t, id(1)), []byte{2, 1, 3, 1}, []byte{2, 4, 3, 1}, 1),
+		"none that is current":   bytes.Replace(kms.Materials(t, id(1)), []byte{2, 1, 3, 1}, []byte{2, 2, 3, 1}, 1),
+		"two that are current":   bytes.Replace(kms.Materials(t, id(1), id(2)), []byte{2, 3, 3, 1}, []byte{2, 1, 3, 1}, 1),
+		"two that are pending":   bytes.Replace(kms.Materials(t, id(1), id(2), id(3)), []byte{2, 2, 3, 1}, []byte{2, 3, 3, 1}, 1),
+		"an import that is not":  bytes.Replace(kms.Materials(t, id(1)), []byte{8, 1}, []byte{8, 3}, 1),
+		"a rotation that is not": bytes.Replace(kms.Materials(t, id(1)), []byte{5, 2}, []byte{5, 3}, 1),
+	} {
+		if _, err := kms.ReadMaterials(row); err == nil {
+			t.Errorf("%s: %x is read", what, row)
+		}
+	}
+}
