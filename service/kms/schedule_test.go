@@ -346,3 +346,21 @@ func TestNoRotationOnDemandNearAnAutomaticOne(t *testing.T) {
 	}
 	mustRotate(t, r, arn)
 }
+
+// TestWorkThatAKeyDoesNotWaitFor is dropped: that of a key which was disabled meanwhile, and of another date.
+func TestWorkThatAKeyDoesNotWaitFor(t *testing.T) {
+	t.Parallel()
+	c := newCalendar(t)
+	disabled, moved := c.CreateKey(), c.CreateKey()
+	soon := c.clk.Now().Add(time.Hour)
+	for _, arn := range []string{disabled, moved} {
+		kms.SetDue(t, c.KMS(), keyID(t, arn), 90, api.TimeOf(soon))
+	}
+	kms.SetState(t, c.KMS(), keyID(t, disabled), kmsapi.StateDisabled)
+	kms.SetDue(t, c.KMS(), keyID(t, moved), 90, api.TimeOf(soon.Add(90*day)))
+	c.later(2 * time.Hour)
+	c.settle()
+	c.rotatedTimes(disabled, 0)
+	c.rotatedTimes(moved, 0)
+	wantSound(t, c.Rack)
+}
