@@ -51,6 +51,7 @@ type lifeKey struct {
 	since     time.Time
 	automatic int
 	blobs     []lifeBlob
+	imported  *imports // of a key whose owner brings its materials
 }
 
 type lifeBlob struct {
@@ -65,16 +66,26 @@ type lifeBlob struct {
 // lives, by the material that made it; and in the end, with the clock set right, everything due is done.
 func TestLifeOfKeys(t *testing.T) {
 	t.Parallel()
-	l := &life{t: t, audit: racktest.NewPlatter(), below: keystore.NewMemory(), power: racktest.NewPower(1 << 30), dead: new(atomic.Bool),
-		true: time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)}
-	l.timed = startTimed(t, func(cfg *rack.Config) {
+	l := &life{t: t}
+	l.fresh()
+	rapid.Check(t, l.play)
+	wantSound(t, l.Rack)
+	t.Logf("%d steps, %d kills", l.steps, l.crashes)
+}
+
+// fresh makes another appliance, once the plays have come too far for one life.
+func (l *life) fresh() {
+	if l.timed != nil {
+		wantSound(l.t, l.Rack)
+		l.Stop()
+	}
+	l.audit, l.below, l.true = racktest.NewPlatter(), keystore.NewMemory(), time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)
+	l.skew, l.worst, l.lag = 0, 0, 0
+	l.timed = startTimed(l.t, func(cfg *rack.Config) {
 		l.wire(cfg)
 		cfg.AuditBytes = 64 << 10
 	})
 	l.d = newDesk(l.Rack)
-	rapid.Check(t, l.play)
-	wantSound(t, l.Rack)
-	t.Logf("%d steps, %d kills", l.steps, l.crashes)
 }
 
 // wire gives a process its store and its disk, which end with its power.
@@ -84,11 +95,15 @@ func (l *life) wire(cfg *rack.Config) {
 }
 
 func (l *life) play(rt *rapid.T) {
+	if l.true.Year() > 2070 {
+		l.fresh()
+	}
 	l.who, l.keys = rootOf(newAccount()), nil
 	steps := map[string]func(*rapid.T){
 		"create": l.create, "switch": l.toggle, "schedule deletion": l.scheduleDeletion, "cancel deletion": l.cancelDeletion,
 		"rotate": l.rotate, "rotate by itself": l.rotateByItself, "encrypt": l.encrypt, "decrypt": l.decrypt, "look": l.look,
 		"time passes": l.passes, "clock is set": l.jump, "clock is accepted": l.acceptClock, "stop and start": l.restart, "kill": l.kill,
+		"import": l.bring, "delete material": l.takeAway,
 	}
 	for name, step := range steps {
 		steps[name] = func(rt *rapid.T) { l.steps++; step(rt) }
@@ -140,12 +155,21 @@ func (l *life) create(rt *rapid.T) {
 	if len(l.keys) >= 4 {
 		rt.Skip("enough keys")
 	}
-	out, err := attempt(l, kmsapi.CreateKey, &kmsapi.CreateKeyRequest{Origin: kmsapi.OriginAWSKMS})
+	in, k := &kmsapi.CreateKeyRequest{Origin: kmsapi.OriginAWSKMS}, &lifeKey{state: kmsapi.StateEnabled}
+	if rapid.IntRange(0, 3).Draw(rt, "imported") == 3 {
+		in.Origin, k.state, k.imported = kmsapi.OriginExternal, kmsapi.StatePendingImport, &imports{bytes: map[string][]byte{}}
+	}
+	out, err := attempt(l, kmsapi.CreateKey, in)
 	if err != nil {
 		rt.Fatal(err)
 	}
 	m := out.KeyMetadata
-	l.keys = append(l.keys, &lifeKey{arn: m.Arn, state: m.KeyState, materials: []string{m.CurrentKeyMaterialId}})
+	if k.arn = m.Arn; m.CurrentKeyMaterialId != "" {
+		k.materials = []string{m.CurrentKeyMaterialId}
+	}
+	if l.keys = append(l.keys, k); m.KeyState != k.state || (m.CurrentKeyMaterialId == "") != (k.imported != nil) {
+		rt.Fatalf("a new key is %+v, want %s", m, k.state)
+	}
 }
 
 func (l *life) toggle(rt *rapid.T) {
@@ -166,7 +190,7 @@ func (l *life) toggle(rt *rapid.T) {
 func (l *life) scheduleDeletion(rt *rapid.T) {
 	k, days := l.pick(rt), rapid.Int64Range(7, 30).Draw(rt, "days")
 	out, err := attempt(l, kmsapi.ScheduleKeyDeletion, &kmsapi.ScheduleKeyDeletionRequest{KeyId: ref(k.arn), PendingWindowInDays: days})
-	l.want(rt, "scheduling", k, err, k.refusal(kmsapi.StateEnabled, kmsapi.StateDisabled))
+	l.want(rt, "scheduling", k, err, k.refusal(kmsapi.StateEnabled, kmsapi.StateDisabled, kmsapi.StatePendingImport))
 	if err == nil {
 		l.doomed(rt, k, out.DeletionDate.Time(), days)
 	}
@@ -192,6 +216,9 @@ func (l *life) cancelDeletionOf(rt *rapid.T, k *lifeKey) {
 	l.want(rt, "cancelling", k, err, want)
 	if err == nil {
 		k.state = kmsapi.StateDisabled
+		if k.imported != nil && (len(k.materials) == 0 || len(k.imported.gone) > 0) {
+			k.state = kmsapi.StatePendingImport
+		}
 	}
 }
 
@@ -206,9 +233,15 @@ func (l *life) rotate(rt *rapid.T) {
 	if want == api.KindNone && k.onDemand == api.MaxOnDemandRotations {
 		want = api.KindLimitExceeded
 	}
+	if want == api.KindNone && k.imported != nil && k.imported.pending == "" {
+		want = api.KindInvalidState
+	}
 	l.want(rt, "rotating", k, err, want)
 	if err == nil {
 		k.onDemand++
+		if k.imported != nil {
+			k.materials, k.imported.pending = append(k.materials, k.imported.pending), ""
+		}
 		l.materialsOf(rt, k)
 	}
 }
@@ -221,7 +254,11 @@ func (l *life) rotateByItself(rt *rapid.T) {
 	} else {
 		_, err = attempt(l, kmsapi.DisableKeyRotation, &kmsapi.DisableKeyRotationRequest{KeyId: ref(k.arn)})
 	}
-	l.want(rt, "scheduling rotations", k, err, k.refusal(kmsapi.StateEnabled))
+	want := k.refusal(kmsapi.StateEnabled)
+	if k.imported != nil {
+		want = api.KindUnsupportedOperation
+	}
+	l.want(rt, "scheduling rotations", k, err, want)
 	if err == nil && k.every != days {
 		l.materialsOf(rt, k)
 		k.every, k.since, k.automatic = days, l.true, 0
@@ -237,6 +274,9 @@ func (l *life) materialsOf(rt *rapid.T, k *lifeKey) {
 	out, err := attempt(l, kmsapi.ListKeyRotations, &kmsapi.ListKeyRotationsRequest{KeyId: ref(k.arn), IncludeKeyMaterial: kmsapi.AllKeyMaterial, Limit: 1000})
 	l.want(rt, "listing rotations", k, err, api.KindNone)
 	if err != nil {
+		return
+	}
+	if out.Rotations = l.comparePending(rt, k, out.Rotations); len(out.Rotations) == 0 && len(k.materials) == 0 {
 		return
 	}
 	onDemand := 0

@@ -78,6 +78,9 @@ func (l *life) kill(rt *rapid.T) {
 	k := l.pick(rt)
 	l.materialsOf(rt, k)
 	change := rapid.SampledFrom([]string{"rotate", "schedule", "disable", "nothing"}).Draw(rt, "change")
+	if k.imported != nil {
+		change = "nothing"
+	}
 	l.power.Last(rapid.IntRange(1, 6).Draw(rt, "uses"))
 	l.crashes++
 	err := l.change(k, change)
@@ -160,6 +163,9 @@ func (l *life) end(rt *rapid.T) {
 		if k.state == kmsapi.StatePendingDeletion || k.state == 0 {
 			l.gone(rt, k)
 			continue
+		}
+		for k.state == kmsapi.StatePendingImport {
+			l.bringTo(rt, k)
 		}
 		if k.state == kmsapi.StateDisabled {
 			if _, err := attempt(l, kmsapi.EnableKey, &kmsapi.EnableKeyRequest{KeyId: ref(k.arn)}); err != nil {
