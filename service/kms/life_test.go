@@ -50,6 +50,7 @@ type lifeKey struct {
 	every     int64 // days; 0 = not rotated by the appliance
 	since     time.Time
 	automatic int
+	early     time.Duration // by which the appliance may have taken the time to be earlier when it reckoned
 	blobs     []lifeBlob
 	imported  *imports // of a key whose owner brings its materials
 }
@@ -199,7 +200,7 @@ func (l *life) scheduleDeletion(rt *rapid.T) {
 // doomed notes the date of a deletion, which must be the window's by good time: earlier by no more than what the
 // appliance has not seen go by, and later by no more than its clock is ahead.
 func (l *life) doomed(rt *rapid.T, k *lifeKey, date time.Time, days int64) {
-	if off := date.Sub(l.true) - time.Duration(days)*day; off > slack+l.worst || off < -slack-l.lag-max(0, -l.skew) {
+	if off := date.Sub(l.true) - time.Duration(days)*day; off > slack+l.worst || off < -slack-l.behind() {
 		rt.Fatalf("%d days from %v are over at %v, says the appliance", days, l.true, date)
 	}
 	k.state, k.deletion = kmsapi.StatePendingDeletion, date
@@ -261,7 +262,7 @@ func (l *life) rotateByItself(rt *rapid.T) {
 	l.want(rt, "scheduling rotations", k, err, want)
 	if err == nil && k.every != days {
 		l.materialsOf(rt, k)
-		k.every, k.since, k.automatic = days, l.true, 0
+		k.every, k.since, k.automatic, k.early = days, l.true, 0, l.behind()
 	}
 }
 
@@ -303,10 +304,14 @@ func (l *life) materialsOf(rt *rapid.T, k *lifeKey) {
 // rotatedByItself is one rotation by the appliance: there is one a period, the first of which began when it was set.
 func (l *life) rotatedByItself(rt *rapid.T, k *lifeKey) {
 	k.automatic++
-	if period := time.Duration(k.every) * day; k.every == 0 || l.true.Sub(k.since)+slack < time.Duration(k.automatic)*period {
+	if period := time.Duration(k.every) * day; k.every == 0 || l.true.Sub(k.since)+slack+k.early < time.Duration(k.automatic)*period {
 		rt.Fatalf("the appliance has rotated %d times every %d days since %v, at %v", k.automatic, k.every, k.since, l.true)
 	}
+	k.early += l.behind()
 }
+
+// behind is by how much the appliance may take the time to be earlier than it is.
+func (l *life) behind() time.Duration { return l.lag + max(0, -l.skew) }
 
 func (l *life) encrypt(rt *rapid.T) {
 	k := l.pick(rt)
