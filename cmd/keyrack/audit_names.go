@@ -47,8 +47,13 @@ func (s *searcher) names(c *client.Client) error {
 
 // registrations adds to found who was ever registered, as an appliance's log has it.
 func (s *searcher) registrations(c *client.Client, found map[string][]string) error {
-	defer s.meter.clear()
-	in := wireFilter(registrationFilter())
+	return eachFound(c, registrationFilter(), s.meter, func(r *audit.Record) error { return registered(r, found) })
+}
+
+// eachFound calls f with each record of an appliance's log for which a filter holds.
+func eachFound(c *client.Client, filter *audit.Filter, m *meter, f func(*audit.Record) error) error {
+	defer m.clear()
+	in := wireFilter(filter)
 	in.Limit = recordsPerPage
 	for {
 		out, err := call(c, applianceapi.SearchAuditRecords, in)
@@ -60,11 +65,11 @@ func (s *searcher) registrations(c *client.Client, found map[string][]string) er
 			if err != nil {
 				return unreadable(err)
 			}
-			if err := registered(&r, found); err != nil {
+			if err := f(&r); err != nil {
 				return err
 			}
 		}
-		if s.meter.show(out.Next, out.Until); out.Next >= out.Until {
+		if m.show(out.Next, out.Until); out.Next >= out.Until {
 			return nil
 		}
 		in.From, in.Until = out.Next, out.Until

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/keyrack/keyrack/api"
@@ -13,15 +15,16 @@ import (
 var (
 	// keyScheduleDeletionCommand is kms:ScheduleKeyDeletion, behind a look at who still needs the key.
 	keyScheduleDeletionCommand = command{
-		name: "key schedule-deletion", args: "KEY [--days N] [--dry-run] [--force] [--used-within N]", short: "destroy a key after a window in which it can be kept",
+		name: "key schedule-deletion", args: "KEY [--days N] [--dry-run] [--force] [--used-within N] [--dir DIR | --socket PATH]", short: "destroy a key after a window in which it can be kept",
 		long: `
 Nobody can use the key from now on, and after the window it is destroyed, and with
 it whatever was encrypted under it. Until then keyrack key cancel-deletion keeps it.
 It prints the date. Before it is destroyed the status warns for a day.
 
 A key that was used within the last 30 days, or --used-within N, is not given up
-without --force. --dry-run shows when it was used last and which aliases name it, and
-changes nothing; who used it, the operator learns by keyrack audit search --resource KEY.
+without --force. --dry-run shows when it was used last, which aliases name it and, to
+the operator of the appliance, who used it in those days and how often by the audit
+log; it changes nothing.
 
 Older copies of the data folder are closed within a day of the destruction, or at once
 by keyrack domain shred.`,
@@ -49,6 +52,7 @@ The key is disabled then: keyrack key enable lets it be used again.`,
 type deletion struct {
 	days, within  int64
 	dryRun, force bool
+	socket        *string // the operator's, "" where no flag names it
 }
 
 // keyScheduleDeletionFlags declares the flags and acts.
@@ -57,7 +61,9 @@ func keyScheduleDeletionFlags(fs *flag.FlagSet) action {
 	fs.Int64Var(&d.days, "days", api.MaxDeletionWindow, "destroy it after `N` days, 7 to 30")
 	fs.BoolVar(&d.dryRun, "dry-run", false, "show who needs the key, and change nothing")
 	fs.BoolVar(&d.force, "force", false, "also a key that was used lately")
-	fs.Int64Var(&d.within, "used-within", 30, "lately is within `N` days")
+	d.within = 30
+	fs.Func("used-within", "lately is within `N` days, 1 to 3650 (default 30)", d.lately)
+	d.socket = socketFlag(fs)
 	format := outputFlag(fs)
 	return oneWord(fs, "KEY", func(sh *shell, c *client.Client, key string) error {
 		ref, err := keyOnly(c, key)
@@ -69,7 +75,8 @@ func keyScheduleDeletionFlags(fs *flag.FlagSet) action {
 			return err
 		}
 		if d.dryRun {
-			return format.print(sh.out, needed, columns(needed.rows()))
+			d.ask(sh, needed, time.Now())
+			return format.print(sh.out, needed, columns(append(needed.rows(), needed.userRows(d.within)...)))
 		}
 		if err := d.permit(needed, time.Now()); err != nil {
 			return err
@@ -82,13 +89,36 @@ func keyScheduleDeletionFlags(fs *flag.FlagSet) action {
 	})
 }
 
+// lately sets what lately is. A window of no days, or of so many that its beginning is before
+// there was a time, would let every key go.
+func (d *deletion) lately(text string) (err error) {
+	const most = 3650
+	if d.within, err = strconv.ParseInt(text, 10, 64); err != nil || d.within < 1 || d.within > most {
+		return errors.New("want a number of days, 1 to 3650")
+	}
+	return nil
+}
+
 // permit refuses a key that was used lately.
 func (d *deletion) permit(n *need, now time.Time) error {
 	if d.force || n.LastUsage == "" || now.Sub(n.used) > time.Duration(d.within)*24*time.Hour {
 		return nil
 	}
-	return hinted("look at it with --dry-run; disable it first and see who complains, or give --force",
+	return hinted("--dry-run shows who needs it; disable it first and see who complains, or give --force",
 		"the key was used on %s, within the last %d days", n.LastUsage, d.within)
+}
+
+// ask adds who used the key, which its operator alone may see: the log has every account's calls.
+func (d *deletion) ask(sh *shell, n *need, now time.Time) {
+	within := time.Duration(d.within) * 24 * time.Hour
+	if *d.socket == "" && sh.socket() == "" {
+		n.NotAsked = fmt.Sprintf("the operator sees who used it: give --dir, or run keyrack audit search --resource %s --from %dd", n.KeyId, d.within)
+		return
+	}
+	var err error
+	if n.Users, err = usersOf(sh, *d.socket, n.KeyId, now.Add(-within)); err != nil {
+		n.NotAsked = fmt.Sprintf("who used it is not known (%v): as the operator, run keyrack audit search --resource %s --from %dd", err, n.KeyId, d.within)
+	}
 }
 
 // need is what still needs a key, as far as its account can see.
@@ -99,6 +129,8 @@ type need struct {
 	Operation string `json:",omitempty"` // of it
 	Unknown   string `json:",omitempty"` // why its last use is not known
 	Aliases   []string
+	Users     []*keyUser // in the last days, by the audit log; null where NotAsked says why
+	NotAsked  string     `json:",omitempty"`
 
 	used time.Time
 }

@@ -1,0 +1,24 @@
+package main_test
+
+import (
+	"strings"
+	"testing"
+
+	keyrack "github.com/keyrack/keyrack/cmd/keyrack"
+
+	"github.com/keyrack/keyrack/internal/racktest"
+	"github.com/keyrack/keyrack/protocol/client"
+)
+
+// TestDryRunAsksTheSameAppliance gives the socket of another appliance, in whose log nobody
+// used the key: that must not look as if nobody needed it.
+func TestDryRunAsksTheSameAppliance(t *testing.T) {
+	t.Parallel()
+	env := asMap(racktest.Start(t))
+	_, key, _ := keyrack.Run(env, "key", "create")
+	env[client.EnvSocket] = racktest.Start(t).Socket()
+	status, out, stderr := keyrack.Run(env, "key", "schedule-deletion", strings.TrimSpace(key), "--dry-run")
+	if status != 0 || !strings.Contains(out, "another appliance") || strings.Contains(out, "nobody") {
+		t.Errorf("status %d, printed %q and %q", status, out, stderr)
+	}
+}
