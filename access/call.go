@@ -29,9 +29,10 @@ type Call struct {
 	via      string
 	stored   []byte // by Update: the finished record that stands in the store
 	mayBlock bool
-	asked    bool // Admit was asked
-	denied   bool // and said no, once at least
-	recorded bool // the call's one record is staged
+	class    work.Class // for which it yielded last; on a worker, the worker's: None = of all
+	asked    bool       // Admit was asked
+	denied   bool       // and said no, once at least
+	recorded bool       // the call's one record is staged
 
 	scratch []byte // memory of Bytes
 	used    int
@@ -78,7 +79,7 @@ func (c *Call) wipe() {
 }
 
 // Ticket returns what Session.Again needs for the second run of a call that yielded.
-func (c *Call) Ticket() Ticket { return Ticket{c.id, c.event} }
+func (c *Call) Ticket() Ticket { return Ticket{c.id, c.event, c.class} }
 
 // Context is the connection's, or the worker's with its deadline.
 func (c *Call) Context() context.Context { return c.ctx }
@@ -101,11 +102,13 @@ func (c *Call) Op() *api.Op { return c.op }
 func (c *Call) Now() time.Time { return c.session.now }
 
 // Need says that what follows waits for a class of slow work. It returns nil
-// where that is allowed. Elsewhere it returns an error that the method must
+// where that is allowed: on a worker of that class or of a slower one, so that a key
+// that has to be read first takes nobody past the few workers of slow work. Elsewhere it returns an error that the method must
 // return at once: the call is run again by a worker. Call it before any effect
 // and, but for reading the resource itself, after Admit.
 func (c *Call) Need(class work.Class) error {
-	if class == work.None || c.mayBlock {
+	here := c.mayBlock && (c.class == work.None || class <= c.class || c.stored != nil)
+	if class == work.None || here {
 		return nil
 	}
 	return &yields[class]

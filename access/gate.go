@@ -97,6 +97,7 @@ func (b *bound[In, Out]) serve(c *Call, w api.Wire, body []byte) work.Class {
 	}
 	if y, again := err.(*yield); again {
 		c.wipe()
+		c.class = y.class
 		return y.class
 	}
 	c.finish(w, c.outcome(err))

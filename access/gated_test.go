@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/keyrack/keyrack/access"
 	"github.com/keyrack/keyrack/access/identity"
@@ -98,8 +99,8 @@ func (g *gated) try(route access.Route, all, known bool) (answer string) {
 	s := g.Gate().Session(g.tb.Context(), identity.Always(g.who), "test")
 	defer s.Close()
 	body := op.In.AppendCBOR(nil, in)
-	if c := s.Call(7); route.Serve(c, protocol.Native{}, body) != work.None {
-		route.Serve(s.Again(g.tb.Context(), c.Ticket()), protocol.Native{}, body)
+	for c := s.Call(7); route.Serve(c, protocol.Native{}, body) != work.None; {
+		c = s.Again(g.tb.Context(), c.Ticket())
 	}
 	held := s.Flush(false)
 	defer held.Release()
@@ -142,6 +143,8 @@ func fill(v reflect.Value, table *api.Struct, arn string, blob []byte, all bool)
 			m.SetBytes(blob)
 		case f.Name == "NumberOfBytes": // one of two members that are required
 			m.SetInt(f.Min)
+		case f.Name == "ValidTo": // required with the default of another member
+			m.SetInt(time.Now().Add(time.Hour).UnixMicro())
 		case !f.Required:
 		case f.Pattern != nil:
 			m.SetString(f.Pattern.Example)

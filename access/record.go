@@ -77,7 +77,7 @@ func (c *Call) Via(service string) *Call {
 	s := c.session
 	return &Call{
 		session: s, parent: c, ctx: c.ctx, id: c.id, event: s.eventID(), who: c.who,
-		via: service, mayBlock: c.mayBlock,
+		via: service, mayBlock: c.mayBlock, class: c.class,
 	}
 }
 

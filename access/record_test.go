@@ -13,6 +13,7 @@ import (
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/audit"
 	"github.com/keyrack/keyrack/internal/work"
+	"github.com/keyrack/keyrack/keystore"
 	"github.com/keyrack/keyrack/protocol"
 )
 
@@ -287,4 +288,43 @@ func TestNestedCalls(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestASlowerClassYieldsAgain: a worker does what its class does and what is faster, and yields for what is
+// slower, until the call has changed something.
+func TestASlowerClassYieldsAgain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	s := r.session(root)
+	store := keystore.NewMemory()
+	var late error
+	route := access.Handle(r.Gate, change, func(c *access.Call, _ *ask, _ *answer) error {
+		if err := c.Admit(thing{}); err != nil {
+			return err
+		}
+		for _, class := range []work.Class{work.Store, work.Compute, work.Store} {
+			if err := c.Need(class); err != nil {
+				return err
+			}
+		}
+		if err := c.Update(store, func(keystore.Tx) error { return nil }); err != nil {
+			return err
+		}
+		late = c.Need(work.Generate)
+		return nil
+	})
+	c := s.Call(7)
+	for _, want := range []work.Class{work.Store, work.Compute, work.None} {
+		if class := route.Serve(c, protocol.Native{}, goodBody); class != want {
+			t.Fatalf("yielded for %s, want %s", class, want)
+		}
+		if want != work.None {
+			c = s.Again(t.Context(), c.Ticket())
+		}
+	}
+	held := s.Flush(false)
+	if reply := r.reply(&held); reply.Err() != nil || late != nil {
+		t.Errorf("answered %v; behind its change it yields: %v", reply.Err(), late)
+	}
+	r.one()
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/keyrack/keyrack/access/identity"
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/audit"
+	"github.com/keyrack/keyrack/internal/work"
 )
 
 // Session is one connection's place at the door. Between two calls of Flush it
@@ -73,15 +74,16 @@ func (s *Session) Call(id api.RequestID) *Call {
 type Ticket struct {
 	id    api.RequestID
 	event api.EventID
+	class work.Class
 }
 
-// Again begins the second run of a call that yielded, on a worker's session.
-// It decides anew, so a revocation while it was queued counts, and it may wait
-// for slow work until ctx ends.
+// Again begins the next run of a call that yielded, on the session of a worker of the
+// class it yielded for. It decides anew, so a revocation while it was queued counts, and it may wait
+// for such work, and for faster one, until ctx ends. For slower work it yields again.
 func (s *Session) Again(ctx context.Context, t Ticket) *Call {
 	c := &s.call
 	c.start(s, t.id, t.event)
-	c.ctx, c.mayBlock = ctx, true
+	c.ctx, c.mayBlock, c.class = ctx, true, t.class
 	return c
 }
 

@@ -314,34 +314,61 @@ func (c *conn) earn(id api.RequestID, op *api.Op) bool {
 	return n > 0
 }
 
+// job is a request that waits for workers.
+type job struct {
+	route    access.Route
+	body     []byte // its own copy
+	deadline time.Time
+}
+
 // later hands a request that would wait to the workers: its account's share of them.
 func (c *conn) later(ctx context.Context, route access.Route, call *access.Call, class work.Class, body []byte) {
-	own, t := append([]byte(nil), body...), call.Ticket()
-	deadline := time.Now().Add(api.WorkerDeadline)
+	j, t := job{route, append([]byte(nil), body...), time.Now().Add(api.WorkerDeadline)}, call.Ticket()
 	c.full = !c.outbox.expect()
-	queued := c.Pools.Go(class, work.Account(call.Account()), len(own), func() {
-		defer c.outbox.arrived()
-		ctx, cancel := context.WithDeadline(ctx, deadline)
-		defer cancel()
-		c.again(ctx, route, t, own)
-	})
-	if !queued {
-		scribble(own, c.Scribble)
-		c.outbox.arrived()
-		c.session.RefuseAgain(protocol.Native{}, t, route.Op(), &api.Error{
-			Kind: api.KindThrottling, Message: "too much " + class.String() + " work of this account is waiting; try again", RetryAfter: 50 * time.Millisecond})
+	if !c.queue(ctx, j, call, class) {
+		c.drop(j)
+		c.session.RefuseAgain(protocol.Native{}, t, route.Op(), busy(class))
 	}
 }
 
-// again is the second run of a request, on a worker. Its copy is gone before its
-// reply can leave.
-func (c *conn) again(ctx context.Context, route access.Route, t access.Ticket, own []byte) {
-	s := c.Gate.Session(ctx, c.peer.Who, c.peer.Source)
+// queue gives a job to the workers of a class, and reports whether they have room.
+func (c *conn) queue(ctx context.Context, j job, call *access.Call, class work.Class) bool {
+	t := call.Ticket()
+	return c.Pools.Go(class, work.Account(call.Account()), len(j.body), func() { c.again(ctx, j, t) })
+}
+
+// drop ends a job.
+func (c *conn) drop(j job) {
+	scribble(j.body, c.Scribble)
+	c.outbox.arrived()
+}
+
+// busy is the answer where the workers of a class have no room.
+func busy(class work.Class) *api.Error {
+	return &api.Error{Kind: api.KindThrottling, Message: "too much " + class.String() + " work of this account is waiting; try again", RetryAfter: 50 * time.Millisecond}
+}
+
+// again is the next run of a request, on a worker. Its copy is gone before its reply can leave.
+func (c *conn) again(ctx context.Context, j job, t access.Ticket) {
+	within, cancel := context.WithDeadline(ctx, j.deadline)
+	defer cancel()
+	s := c.Gate.Session(within, c.peer.Who, c.peer.Source)
 	defer s.Close()
-	func() {
-		defer scribble(own, c.Scribble)
-		route.Serve(s.Again(ctx, t), protocol.Native{}, own)
+	moved := false
+	defer func() {
+		if !moved {
+			c.drop(j)
+		}
 	}()
+	call := s.Again(within, t)
+	if class := j.route.Serve(call, protocol.Native{}, j.body); class != work.None { // of a slower class
+		t = call.Ticket()
+		if moved = c.queue(ctx, j, call, class); moved {
+			return
+		}
+		s.RefuseAgain(protocol.Native{}, t, j.route.Op(), busy(class))
+	}
+	scribble(j.body, c.Scribble)
 	c.outbox.put(s.Flush(false))
 }
 

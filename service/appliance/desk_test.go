@@ -62,8 +62,8 @@ func ask[In, Out any](tb testing.TB, d *desk, op api.OpOf[In, Out], in *In) (*Ou
 	s := d.gate.Session(tb.Context(), identity.Always(operator), "test")
 	defer s.Close()
 	body := op.In.AppendCBOR(nil, in)
-	if c := s.Call(1); d.routes[op.Op].Serve(c, protocol.Native{}, body) != work.None {
-		d.routes[op.Op].Serve(s.Again(tb.Context(), c.Ticket()), protocol.Native{}, body)
+	for c := s.Call(1); d.routes[op.Op].Serve(c, protocol.Native{}, body) != work.None; {
+		c = s.Again(tb.Context(), c.Ticket())
 	}
 	held := s.Flush(true)
 	defer held.Release()

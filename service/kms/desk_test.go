@@ -49,8 +49,8 @@ func tryAsk[In, Out any](ctx context.Context, d *desk, who *identity.Principal, 
 	s := d.Gate().Session(ctx, identity.Always(who), "test")
 	defer s.Close()
 	body := op.In.AppendCBOR(nil, in)
-	if c := s.Call(1); d.routes[op.Op].Serve(c, protocol.Native{}, body) != work.None {
-		d.routes[op.Op].Serve(s.Again(ctx, c.Ticket()), protocol.Native{}, body)
+	for c := s.Call(1); d.routes[op.Op].Serve(c, protocol.Native{}, body) != work.None; {
+		c = s.Again(ctx, c.Ticket())
 	}
 	held := s.Flush(true)
 	defer held.Release()

@@ -210,15 +210,15 @@ func (s *packedShard) take(id api.KeyID) int {
 	return at
 }
 
-// remove takes a key out of the table, and closes the gap for those whose search passes it (Knuth, The Art of
-// Computer Programming, volume 3, section 6.4, algorithm R).
+// remove takes a key out of the table, wipes its slot, since what is destroyed must not stand there beside the key that it is
+// sealed with, and closes the gap for those whose search passes it (Knuth, The Art of Computer Programming, volume 3, section
+// 6.4, algorithm R).
 func (s *packedShard) remove(id api.KeyID) {
 	if _, ok := s.find(id); !ok {
 		return
 	}
 	gap := s.place(id[:])
-	slot := s.slot(int(s.table[gap]) - 1)
-	slot[packedHead-1] = 0
+	clear(s.slot(int(s.table[gap]) - 1))
 	mask := len(s.table) - 1
 	s.table[gap] = 0
 	for i := (gap + 1) & mask; s.table[i] != 0; i = (i + 1) & mask {

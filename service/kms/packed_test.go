@@ -101,6 +101,18 @@ func TestPackedNonces(t *testing.T) {
 	}
 }
 
+// TestPackedLeavesNothing: of a key that was dropped nothing stays, not sealed either.
+func TestPackedLeavesNothing(t *testing.T) {
+	t.Parallel()
+	p := kms.NewPacked(t, 16)
+	p.Put(crowded(1), 0, bytes.Repeat([]byte{0xa5}, 100))
+	slot := p.Slot(t, crowded(1))
+	p.Drop(crowded(1), 1)
+	if left := bytes.Trim(slot, "\x00"); len(left) > 0 {
+		t.Errorf("%d bytes stay: %x", len(left), left)
+	}
+}
+
 // TestPackedByMany puts, gets and drops from several goroutines: whatever is got was put.
 func TestPackedByMany(t *testing.T) {
 	t.Parallel()

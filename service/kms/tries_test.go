@@ -21,8 +21,8 @@ func (d *desk) serve(tb testing.TB, who *identity.Principal, op *api.Op, in any)
 	s := d.Gate().Session(tb.Context(), identity.Always(who), "test")
 	defer s.Close()
 	body := op.In.AppendCBOR(nil, in)
-	if c := s.Call(1); d.routes[op].Serve(c, protocol.Native{}, body) != work.None {
-		d.routes[op].Serve(s.Again(tb.Context(), c.Ticket()), protocol.Native{}, body)
+	for c := s.Call(1); d.routes[op].Serve(c, protocol.Native{}, body) != work.None; {
+		c = s.Again(tb.Context(), c.Ticket())
 	}
 	held := s.Flush(true)
 	defer held.Release()
