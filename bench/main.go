@@ -3,7 +3,8 @@
 // another process with `keyrack bench`, three times for each row, and writes the
 // medians into RESULTS.md. Run it on a quiet machine: `make results`. With -hostile it
 // measures one well-behaved client of `keyrack serve` beside a crowd and attackers, which
-// are processes of their own (peers.go), and what idle connections hold of memory.
+// are processes of their own (peers.go), and what idle connections hold of memory. With
+// -million it measures an appliance with a million keys (million.go).
 //
 // What is compared with another commit must come from one session on one
 // machine; the CPU time and the allocations of the server are the figures that
@@ -70,6 +71,8 @@ func main() {
 	out := flag.String("write", "bench/RESULTS.md", "file with the markers of the table")
 	attack := flag.Bool("hostile", false, "measure a crowd and attacks, instead of the table of operations")
 	idle := flag.Int("idle", 10_000, "idle connections of -hostile")
+	crowd := flag.String("million", "", "measure an appliance with very many keys instead, in this `FOLDER`, which is kept for the next time")
+	keys := flag.Int("keys", 1_000_000, "keys of -million")
 	role := flag.String("role", "", "be a part of -hostile")
 	count := flag.Int("count", 0, "of that part")
 	flag.Parse()
@@ -77,14 +80,14 @@ func main() {
 		runPeer(*role, *count)
 		return
 	}
-	if *attack {
+	switch {
+	case *attack:
 		table, err := hostile(*keyrack, *idle, *duration)
-		if err == nil {
-			err = replace(*out, "hostile", table)
-		}
-		if err != nil {
-			log.Fatal(err)
-		}
+		write(*out, "hostile", table, err)
+		return
+	case *crowd != "":
+		table, err := million(*keyrack, *crowd, *keys, *duration)
+		write(*out, "million", table, err)
 		return
 	}
 	var table bytes.Buffer
@@ -96,7 +99,15 @@ func main() {
 		fmt.Print(line)
 		table.WriteString(line)
 	}
-	if err := replace(*out, "table", table.Bytes()); err != nil {
+	write(*out, "table", table.Bytes(), nil)
+}
+
+// write puts a table into its place, unless it could not be measured.
+func write(path, name string, table []byte, err error) {
+	if err == nil {
+		err = replace(path, name, table)
+	}
+	if err != nil {
 		log.Fatal(err)
 	}
 }
