@@ -35,6 +35,8 @@ const (
 	usagePace     = time.Second     // between two looks at the log, so that many records cost one
 	usageQuiet    = 1 << 20         // records without a use, after which the position is written all the same
 	usageAtOnce   = 16              // keys in one transaction, two of keystore.MaxRows each
+	usageRest     = 9               // rests behind a transaction, each as long as it took
+	usageMostRest = time.Second / 4 // behind one transaction, at most
 	usageLast     = 5 * time.Second // for the last rows of a stop
 	usageUnsynced = time.Second     // before rows are tried again whose records a power cut could take
 )

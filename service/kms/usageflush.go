@@ -54,9 +54,11 @@ func (u *usage) flush(ctx context.Context) error {
 	}
 	ids := slices.Collect(maps.Keys(u.frozen)) // it is not changed any more
 	for some := range slices.Chunk(ids, usageAtOnce) {
+		begun := time.Now()
 		if err := u.writeRows(ctx, some); err != nil {
 			return err
 		}
+		u.giveWay(ctx, time.Since(begun))
 	}
 	if err := u.putPosition(ctx, u.frozenAt); err != nil {
 		return err
@@ -69,6 +71,24 @@ func (u *usage) flush(ctx context.Context) error {
 	default:
 	}
 	return nil
+}
+
+// giveWay rests for a multiple of the time that rows took, so that writing them costs requests little: where
+// more keys are used than fit in memory, counting falls behind the log, which keeps what is to be counted. It
+// does not rest while somebody waits for counts, nor where ctx has a deadline: that is a stop.
+func (u *usage) giveWay(ctx context.Context, took time.Duration) {
+	u.mu.Lock()
+	awaited := u.more != nil
+	u.mu.Unlock()
+	if _, last := ctx.Deadline(); last || awaited {
+		return
+	}
+	timer := time.NewTimer(min(usageRest*took, usageMostRest))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // freeze takes what is hot to be written, unless something is there from before, and reports
