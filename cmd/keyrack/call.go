@@ -11,6 +11,7 @@ import (
 
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/api/table"
+	"github.com/keyrack/keyrack/internal/settings"
 )
 
 // callCommand is made when asked for: its help leads back to the table.
@@ -67,7 +68,23 @@ func findOperation(args []string) (*api.Op, error) {
 	if op := table.ByName(args[0], args[1]); op != nil {
 		return op, nil
 	}
-	return nil, usagef("keyrack help call", "call: there is no operation %s of a service %s; names are AWS's, in AWS's spelling", args[1], args[0])
+	return nil, misused(didYouMean(nearOperation(args[0], args[1]), "keyrack help call"), "call: there is no operation %s of a service %s; names are AWS's, in AWS's spelling", args[1], args[0])
+}
+
+// nearOperation returns the call that was probably meant, "" if there is none: also where
+// the operation is written as the AWS command line does, get-public-key.
+func nearOperation(service, typed string) string {
+	var all []string
+	for _, c := range operationWords([]string{service}) {
+		if strings.EqualFold(c.word, strings.ReplaceAll(typed, "-", "")) {
+			return "keyrack call " + service + " " + c.word
+		}
+		all = append(all, c.word)
+	}
+	if near := settings.Nearest(typed, all); near != "" {
+		return "keyrack call " + service + " " + near
+	}
+	return ""
 }
 
 // callOperation calls the operation that args name.

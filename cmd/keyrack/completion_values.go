@@ -65,7 +65,7 @@ func (v *valueOf) flag(f *flag.Flag) []candidate {
 		return v.member(member)
 	}
 	if e, ok := f.Value.(*enumFlag); ok {
-		return plainWords(e.names)
+		return plainWords(e.offered())
 	}
 	if s, ok := f.Value.(*settingFlag); ok && len(s.Choices) > 0 {
 		return plainWords(s.Choices)

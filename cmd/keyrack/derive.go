@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"encoding/pem"
 	"flag"
 	"fmt"
@@ -75,10 +76,20 @@ func (sh *shell) readPublicKey(from string) ([]byte, error) {
 	}
 	block, _ := pem.Decode(b)
 	switch {
+	case block == nil && isPrivateKey(b):
+		return nil, hinted(hint, "the file holds a private key, which was not sent")
 	case block == nil:
 		return b, nil
 	case block.Type != "PUBLIC KEY":
-		return nil, hinted(hint, "the PEM block is a %s", block.Type)
+		return nil, hinted(hint, "the file holds no public key, but a PEM block of type %s", block.Type)
 	}
 	return block.Bytes, nil
+}
+
+// isPrivateKey reports whether DER is a private key, of PKCS #8 or of RFC 5915: one that
+// was taken for its public half by mistake does not leave this machine.
+func isPrivateKey(der []byte) bool {
+	_, pkcs8 := x509.ParsePKCS8PrivateKey(der)
+	_, ec := x509.ParseECPrivateKey(der)
+	return pkcs8 == nil || ec == nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/keyrack/keyrack/api"
@@ -30,8 +31,17 @@ func (f *enumFlag) String() string { return "" }
 func (f *enumFlag) Set(s string) error {
 	v := f.names.Value(strings.ReplaceAll(strings.ToUpper(s), "-", "_"))
 	if v == 0 {
-		return fmt.Errorf("want one of %s", strings.Join(f.names, ", "))
+		return fmt.Errorf("want one of %s", strings.Join(f.offered(), ", "))
 	}
 	f.set(v)
 	return nil
+}
+
+// notHere are AWS's names of what no appliance does: they are understood, so that it can
+// say so itself, and not offered.
+var notHere = []string{"SM2", "SM2PKE", "SM2DSA", "RSAES_PKCS1_V1_5", "AWS_CLOUDHSM", "EXTERNAL_KEY_STORE"}
+
+// offered returns the names of the list that an appliance takes.
+func (f *enumFlag) offered() []string {
+	return slices.DeleteFunc(slices.Clone([]string(f.names)), func(name string) bool { return slices.Contains(notHere, name) })
 }

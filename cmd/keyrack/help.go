@@ -15,7 +15,7 @@ func helpCommand() command {
 	return command{
 		name: "help", args: "[COMMAND… | TOPIC]", short: "this list, the help of a command, or a topic",
 		long: `
-Prints the list of commands, or of those that begin with a word such as key; what a
+Prints the list of commands, or of those that begin with words such as key; what a
 command does, with its flags and examples; or a topic: ` + strings.Join(topicNames(), ", ") + `.`,
 		examples: []string{
 			"keyrack help",
@@ -36,8 +36,8 @@ func help(sh *shell, words, _ []string) error {
 	}
 	c, more := find(words)
 	switch {
-	case c == nil && len(words) == 1 && isGroup(words[0]):
-		return listCommands(sh.out, words[0]+" ")
+	case c == nil && isGroup(strings.Join(words, " ")):
+		return listCommands(sh.out, strings.Join(words, " ")+" ")
 	case c == nil && len(words) == 1 && isTopic(words[0]):
 		return printTopic(sh.out, words[0])
 	case c == nil:

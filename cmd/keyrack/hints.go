@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"strings"
 	"syscall"
 
 	"github.com/keyrack/keyrack/api"
@@ -41,10 +42,10 @@ var kindHints = map[api.Kind]string{
 	api.KindInvalidArn:              "an ARN looks like arn:aws:kms:rack-1:111122223333:key/KEY-ID",
 	api.KindInvalidGrantToken:       "leave the grant tokens out",
 	api.KindDryRun:                  "leave the dry run out to do it",
-	api.KindUnsupportedOperation:    "the message says what this appliance does not do: leave that member out, or use another operation or key",
+	api.KindUnsupportedOperation:    "the message says what cannot be done, or not with this key: leave that member out, or use another operation or key",
 	api.KindMalformedPolicyDocument: "leave the policy out to get the default key policy",
 	api.KindTag:                     "give at most 50 tags, each name once, and none that begins with aws:",
-	api.KindLimitExceeded:           "make it smaller, or remove what is no longer needed",
+	api.KindLimitExceeded:           "the message says which limit it is: make it smaller, or remove what is no longer needed",
 	api.KindKeyUnavailable:          "the token that holds the key does not answer: keyrack status on the appliance says more",
 	api.KindRequestTooLarge:         "send less in one request",
 	api.KindAlreadyExists:           "choose another name, or remove what has it first",
@@ -72,6 +73,24 @@ var reasonHints = map[string]string{
 	"space":         "make room on the disk of the appliance's data folder and of its token",
 	"store":         "make room on the disk of the appliance's data folder; reads go on meanwhile",
 	"store-damaged": "run keyrack check on the appliance, and keep a copy of its data folder before anything in it is changed",
+}
+
+// wordHints says more than kindHints where the words of an error, most of them AWS's
+// own, tell apart what one kind stands for.
+var wordHints = []struct {
+	kind        api.Kind
+	words, hint string
+}{
+	{api.KindInvalidState, "is not pending deletion", "there is nothing to cancel: keyrack key describe KEY prints the state of a key"},
+	{api.KindInvalidState, "is pending deletion", "use another key, or keep this one: keyrack key cancel-deletion KEY, and then keyrack key enable KEY"},
+	{api.KindInvalidState, "is pending import", "bring its key material: keyrack key import KEY --file F; of a key with several, keyrack key rotation list KEY --all shows which one is missing"},
+	{api.KindInvalidState, "waits for a rotation", "bring the next key material, and rotate then: keyrack key import KEY --file F --new"},
+	{api.KindInvalidCiphertext, "encrypted key material", "keyrack help key import-parameters says how to encrypt it; keyrack key import KEY --file F does that, too"},
+	{api.KindNotFound, "has no key material", "keyrack key rotation list KEY --all prints the ids of a key's materials"},
+	{api.KindLimitExceeded, "rotated on demand", "keyrack key rotation enable KEY rotates it by itself, as often as it lives; or make a new key with keyrack key create"},
+	{api.KindUnsupportedOperation, "origin is EXTERNAL", "imported key material is rotated by hand: keyrack key import KEY --file F --new, and then keyrack key rotate KEY"},
+	{api.KindUnsupportedOperation, "origin is AWS_KMS", "use a key whose material is imported: keyrack key create --origin EXTERNAL makes one"},
+	{api.KindUnsupportedOperation, "key spec is", "only keys of SYMMETRIC_DEFAULT are rotated: in place of another make a new key, and give it the alias with keyrack alias update"},
 }
 
 // hints says what to do about errors that no appliance answered. The first that
@@ -219,6 +238,11 @@ func knownHint(err error) (string, bool) {
 	if e, ok := errors.AsType[*api.Error](err); ok {
 		if hint, ok := reasonHints[e.Reason]; ok {
 			return hint, true
+		}
+		for _, h := range wordHints {
+			if e.Kind == h.kind && strings.Contains(e.Message, h.words) {
+				return h.hint, true
+			}
 		}
 		hint, ok := kindHints[e.Kind]
 		return hint, ok

@@ -29,8 +29,9 @@ Where the material was encrypted elsewhere, in an HSM, give what key import-para
 wrote as --token, and the material as --encrypted.
 
 A key takes the same material again, to change when it expires, or after it expired or
-was deleted. A symmetric key takes other material with --new, which waits until key
-rotate.`,
+was deleted: without --expires it does not expire any more. A symmetric key takes other
+material with --new, which waits until key rotate. Of a symmetric key it prints the id
+of the material.`,
 		examples: []string{
 			"keyrack key import alias/mail --file material.bin",
 			"keyrack key import alias/signing --file signing.pem --expires 90d",
@@ -146,13 +147,19 @@ func (f *importFlags) settle(now time.Time) (err error) {
 // expiry reads a number of days, "90d", or a time.
 func expiry(text string, now time.Time) (api.Time, error) {
 	if days, ok := strings.CutSuffix(text, "d"); ok {
-		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+		if n, err := strconv.ParseUint(days, 10, 64); err == nil {
+			if n < 1 || n > 365 {
+				return 0, usagef("keyrack help key import", "key import: --expires is %q, want 1d to 365d", text)
+			}
 			return api.TimeOf(now.Add(time.Duration(n) * 24 * time.Hour)), nil
 		}
 	}
 	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {
 		return 0, usagef("keyrack help key import", "key import: --expires %q is neither days, as 90d, nor a time, as 2027-01-31T12:00:00Z", text)
+	}
+	if at.Unix() < 0 || at.Unix() >= 1<<32 { // no request can carry it; any other is for the appliance to judge
+		return 0, usagef("keyrack help key import", "key import: --expires is %q, want a time within 365 days", text)
 	}
 	return api.TimeOf(at), nil
 }

@@ -34,6 +34,9 @@ var rawMaterial = map[kmsapi.KeySpec]int{
 // a wrong file is told apart before it is sent, when it can still be said what is wrong.
 func materialIn(text []byte, spec kmsapi.KeySpec) ([]byte, error) {
 	if want := rawMaterial[spec]; want > 0 {
+		if len(text) > maxMaterialFile { // readInput reads no more
+			return nil, hinted(rawHint(nil, want), "the file has more than %d bytes: the key material of KeySpec %s is %d bytes, and nothing else", maxMaterialFile, spec, want)
+		}
 		if len(text) != want {
 			return nil, hinted(rawHint(text, want), "the file has %d bytes: the key material of KeySpec %s is %d bytes, and nothing else", len(text), spec, want)
 		}

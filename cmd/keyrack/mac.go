@@ -63,9 +63,9 @@ func verifyMacFlags(fs *flag.FlagSet) action {
 		if *mac == "" {
 			return usagef("keyrack help verify-mac", "verify-mac: --mac is missing")
 		}
-		code, err := sh.readInput(*mac, api.MaxMac)
+		code, err := sh.readProof("MAC", *mac)
 		if err != nil {
-			return fmt.Errorf("read the MAC: %w", err)
+			return err
 		}
 		return sh.withMessage("verify-mac", *key, *in, func(c *client.Client, ref api.KeyRef, message []byte) error {
 			a, err := macAlgorithm(c, ref)

@@ -133,7 +133,7 @@ func find(args []string) (found *command, rest []string) {
 	return found, args[most:]
 }
 
-// unknownCommand says which words name no command: two, where the first is the
+// unknownCommand says which words name no command: one more than those that are the
 // name of a group.
 func unknownCommand(args []string) error {
 	switch {
@@ -142,8 +142,16 @@ func unknownCommand(args []string) error {
 	case strings.HasPrefix(args[0], "-") && nearCommand(strings.TrimLeft(args[0], "-"), "") == "":
 		return misused("flags stand behind the command: keyrack COMMAND "+oneLine(args[0]), "a command is missing before %s", args[0])
 	case isGroup(args[0]):
-		typed := strings.Join(args[:min(2, len(args))], " ")
-		return misused(didYouMean(nearCommand(typed, args[0]+" "), "keyrack help "+args[0]), "there is no command %q", typed)
+		group := args[0]
+		if len(args) > 1 && isGroup(group+" "+args[1]) {
+			group += " " + args[1]
+		}
+		n := strings.Count(group, " ") + 1
+		if len(args) == n {
+			return usagef("keyrack help "+group, "there is no command %q", group)
+		}
+		typed := group + " " + args[n]
+		return misused(didYouMean(nearCommand(typed, group+" "), "keyrack help "+group), "there is no command %q", typed)
 	}
 	return misused(didYouMean(nearCommand(args[0], ""), "keyrack help"), "there is no command %q", args[0])
 }

@@ -82,9 +82,9 @@ func verifyFlags(fs *flag.FlagSet) action {
 		if *from == "" {
 			return usagef("keyrack help verify", "verify: --signature is missing")
 		}
-		signature, err := sh.readInput(*from, api.MaxMac)
+		signature, err := sh.readProof("signature", *from)
 		if err != nil {
-			return fmt.Errorf("read the signature: %w", err)
+			return err
 		}
 		return t.run(sh, func(c *client.Client, m *signable) error {
 			got, err := call(c, kmsapi.Verify, &kmsapi.VerifyRequest{
@@ -95,6 +95,18 @@ func verifyFlags(fs *flag.FlagSet) action {
 			return format.print(sh.out, responseJSON(kmsapi.Verify.Op, got), "")
 		})
 	})
+}
+
+// readProof reads the file of a signature or MAC, of 1 to 6144 bytes.
+func (sh *shell) readProof(what, from string) ([]byte, error) {
+	b, err := sh.readInput(from, api.MaxMac)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read the %s: %w", what, err)
+	case len(b) == 0 || len(b) > api.MaxMac:
+		return nil, hinted("give the "+what+" exactly as it was written, and the message as --in", "%s holds no %s: it is empty or has more than %d bytes", from, what, api.MaxMac)
+	}
+	return b, nil
 }
 
 // signTask is what the flags of sign and verify have in common.
