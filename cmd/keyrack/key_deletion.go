@@ -58,7 +58,8 @@ type deletion struct {
 // keyScheduleDeletionFlags declares the flags and acts.
 func keyScheduleDeletionFlags(fs *flag.FlagSet) action {
 	var d deletion
-	fs.Int64Var(&d.days, "days", api.MaxDeletionWindow, "destroy it after `N` days, 7 to 30")
+	d.days = api.MaxDeletionWindow
+	daysFlag(fs, &d.days, "destroy it after `N` days", api.MinDeletionWindow, api.MaxDeletionWindow)
 	fs.BoolVar(&d.dryRun, "dry-run", false, "show who needs the key, and change nothing")
 	fs.BoolVar(&d.force, "force", false, "also a key that was used lately")
 	d.within = 30

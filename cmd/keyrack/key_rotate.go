@@ -3,6 +3,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -82,9 +83,21 @@ one that waits for its rotation are among them. KEY is a key id, an ARN or an al
 )
 
 func keyRotationEnableFlags(fs *flag.FlagSet) action {
-	days := fs.Int64("days", api.RotationPeriod, "rotate every `N` days, 90 to 2560")
+	days := int64(api.RotationPeriod)
+	daysFlag(fs, &days, "rotate every `N` days", 90, 2560)
 	return switchKey(fs, kmsapi.EnableKeyRotation, func(k api.KeyRef) *kmsapi.EnableKeyRotationRequest {
-		return &kmsapi.EnableKeyRotationRequest{KeyId: k, RotationPeriodInDays: *days}
+		return &kmsapi.EnableKeyRotationRequest{KeyId: k, RotationPeriodInDays: days}
+	})
+}
+
+// daysFlag declares --days, whose default is what *to is. It looks at the range here,
+// because a request cannot tell 0 from a number that was left out.
+func daysFlag(fs *flag.FlagSet, to *int64, usage string, least, most int64) {
+	fs.Func("days", fmt.Sprintf("%s, %d to %d (default %d)", usage, least, most, *to), func(text string) (err error) {
+		if *to, err = strconv.ParseInt(text, 10, 64); err != nil || *to < least || *to > most {
+			return fmt.Errorf("want a number of days, %d to %d", least, most)
+		}
+		return nil
 	})
 }
 
