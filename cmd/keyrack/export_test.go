@@ -138,3 +138,8 @@ func Typable(words ...string) (left []string, err error) {
 	}
 	return left, nil
 }
+
+// PermitDeletion asks whether a key may be given up whose last use is not known.
+func PermitDeletion(unknown string, force bool) error {
+	return (&deletion{within: 30, force: force}).permit(&need{Unknown: unknown}, time.Now())
+}

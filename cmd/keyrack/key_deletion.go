@@ -100,8 +100,12 @@ func (d *deletion) lately(text string) (err error) {
 	return nil
 }
 
-// permit refuses a key that was used lately.
+// permit refuses a key that was used lately, or of which nobody knows whether it was.
 func (d *deletion) permit(n *need, now time.Time) error {
+	if !d.force && n.Unknown != "" {
+		return hinted("--dry-run shows who needs it, and to the operator who used it by the audit log; disable it first and see who complains, or give --force",
+			"when the key was used last is not known: %s", n.Unknown)
+	}
 	if d.force || n.LastUsage == "" || now.Sub(n.used) > time.Duration(d.within)*24*time.Hour {
 		return nil
 	}
@@ -145,10 +149,10 @@ func needs(c *client.Client, ref api.KeyRef) (*need, error) {
 	n := &need{KeyId: key.KeyMetadata.KeyId, KeyState: key.KeyMetadata.KeyState.String(), Aliases: []string{}}
 	used, err := call(c, kmsapi.GetKeyLastUsage, &kmsapi.GetKeyLastUsageRequest{KeyId: ref})
 	switch {
-	case err != nil && api.KindOf(err) != api.KindUnsupportedOperation:
+	case err != nil && api.KindOf(err) != api.KindInternal: // which it is where uses are no longer counted
 		return nil, err
 	case err != nil:
-		n.Unknown = "this appliance does not keep it"
+		n.Unknown = err.Error()
 	case used.KeyLastUsage.Timestamp != 0:
 		n.used = used.KeyLastUsage.Timestamp.Time()
 		n.LastUsage, n.Operation = n.used.Format(time.RFC3339), used.KeyLastUsage.Operation.String()

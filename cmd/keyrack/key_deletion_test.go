@@ -22,3 +22,14 @@ func TestDryRunAsksTheSameAppliance(t *testing.T) {
 		t.Errorf("status %d, printed %q and %q", status, out, stderr)
 	}
 }
+
+// TestUnknownUseIsNoLeave gives up a key of which the appliance cannot say when it was used last.
+func TestUnknownUseIsNoLeave(t *testing.T) {
+	t.Parallel()
+	if err := keyrack.PermitDeletion("its row is damaged", false); err == nil || !strings.Contains(err.Error(), "its row is damaged") {
+		t.Errorf("without --force: %v", err)
+	}
+	if err := keyrack.PermitDeletion("its row is damaged", true); err != nil {
+		t.Errorf("with --force: %v", err)
+	}
+}
