@@ -90,7 +90,7 @@ func (s *shredder) shred(ctx context.Context) (n int, err error) {
 
 func (s *shredder) tryShred(ctx context.Context) (int, error) {
 	keys, err := s.o.keys.ToShred(ctx)
-	if err != nil || len(keys.Keys) == 0 {
+	if err != nil || keys.Len() == 0 {
 		return 0, err
 	}
 	if err := s.o.records.Renew(ctx, keys.Materials); err != nil {
@@ -110,8 +110,8 @@ func (s *shredder) tryShred(ctx context.Context) (int, error) {
 	if err := s.rotated(ctx); err != nil {
 		return 0, err
 	}
-	s.a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "destroyed keys are shredded", slog.Int("keys", len(keys.Keys)))
-	return len(keys.Keys), s.o.keys.Shredded(ctx, keys.Keys, api.TimeOf(s.a.cfg.Clock.Now()))
+	s.a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "destroyed keys are shredded", slog.Int("keys", keys.Len()))
+	return keys.Len(), s.o.keys.Shredded(ctx, keys, api.TimeOf(s.a.cfg.Clock.Now()))
 }
 
 // rotated waits until a rotation of the domain key has ended.

@@ -43,6 +43,12 @@ func (c *checker) tombstone(n keystore.Name, parts []string, value []byte) {
 		}
 		return
 	}
+	if shaped(parts, len(api.KeyID{}), 32) { // a material alone, whose key may be there
+		if c.closed++; len(value) != 8 {
+			c.reportf("%s: it has %d bytes, want 8", n, len(value))
+		}
+		return
+	}
 	if !shaped(parts, len(api.KeyID{}), -1) {
 		c.reportf("%s: rows of this space have other names", n)
 		return
@@ -71,6 +77,6 @@ func (c *checker) finishDoomed() {
 		c.reportf("key %s: its destruction has begun, and it has no tombstone", id)
 	}
 	if c.closed != c.unshredded.n {
-		c.reportf("%s: it counts %d keys that are not shredded, and there are %d", unshreddedName(), c.unshredded.n, c.closed)
+		c.reportf("%s: it counts %d keys and materials that are not shredded, and there are %d", unshreddedName(), c.unshredded.n, c.closed)
 	}
 }

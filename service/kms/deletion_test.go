@@ -366,10 +366,10 @@ func TestHiddenTombstonesStopShredding(t *testing.T) {
 	if _, err := r.KMS().ToShred(t.Context()); !errors.Is(err, keystore.ErrDamaged) {
 		t.Errorf("one tombstone is hidden: %v", err)
 	}
-	if all := problems(t, r.Rack); len(all) != 1 || !strings.Contains(all[0], "counts 2 keys that are not shredded, and there are 1") {
+	if all := problems(t, r.Rack); len(all) != 1 || !strings.Contains(all[0], "counts 2 keys and materials that are not shredded, and there are 1") {
 		t.Errorf("check says %q", all)
 	}
-	if err := r.KMS().Shredded(t.Context(), []api.KeyID{ref(arns[1]).ID, ref(arns[1]).ID}, api.TimeOf(r.clock.Now())); err != nil {
+	if err := r.KMS().Shredded(t.Context(), kms.Destroyed{Keys: []api.KeyID{ref(arns[1]).ID, ref(arns[1]).ID}}, api.TimeOf(r.clock.Now())); err != nil {
 		t.Error(err)
 	}
 	if n, _, err := r.KMS().Unshredded(t.Context()); err != nil || n != 1 {

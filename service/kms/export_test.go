@@ -300,7 +300,9 @@ func FillMaterials(tb testing.TB, s *Service, id api.KeyID) {
 // RemoveMaterial takes the secret of a material from a key.
 func RemoveMaterial(tb testing.TB, s *Service, id api.KeyID, material string) {
 	tb.Helper()
-	if err := editMaterials(tb, s, id, func(tx keystore.Tx, r *keyRow) error { return removeMaterial(tx, id, r, []byte(material)) }); err != nil {
+	if err := editMaterials(tb, s, id, func(tx keystore.Tx, r *keyRow) error {
+		return removeMaterial(tx, id, r, []byte(material), api.TimeOf(time.Now()))
+	}); err != nil {
 		tb.Fatal(err)
 	}
 }

@@ -37,6 +37,7 @@ func (s *Service) DeleteImportedKeyMaterial(c *access.Call, in *kmsapi.DeleteImp
 	}
 	wanted, _ := hex.DecodeString(in.KeyMaterialId) // the member's rule is hex
 	out.KeyId = k.arn
+	now := api.TimeOf(s.reckoned(c))
 	return c.Update(s.store, func(tx keystore.Tx) error {
 		return s.changeKey(tx, k, func(r *keyRow) error {
 			if err := removalStates.refuse(k.arn, r.State); err != nil {
@@ -59,7 +60,7 @@ func (s *Service) DeleteImportedKeyMaterial(c *access.Call, in *kmsapi.DeleteImp
 			if symmetric {
 				out.KeyMaterialId = hex.EncodeToString(id)
 			}
-			return removeMaterial(tx, k.id, r, id)
+			return removeMaterial(tx, k.id, r, id, now)
 		})
 	})
 }
@@ -106,7 +107,7 @@ func (s *Service) expireDue(ctx context.Context, w *dueWork) error {
 		event := &access.Event{Op: kmsapi.DeleteExpiredKeyMaterial.Op, Account: account, Resource: s.realm.KeyARN(account, w.key, w.key.Multi()), Details: &kmsapi.DeleteExpiredKeyMaterialEvent{
 			KeyId: w.key.String(), KeyMaterialId: hex.EncodeToString(over.ID), ValidTo: over.ValidTo,
 		}}
-		return event, removeMaterial(tx, w.key, row, over.ID)
+		return event, removeMaterial(tx, w.key, row, over.ID, w.now)
 	})
 }
 

@@ -238,7 +238,8 @@ func restoreMaterial(tx keystore.Tx, id api.KeyID, r *keyRow, material, secret [
 // changes the key's row r. The key waits for it from then on; one that was pending
 // is forgotten, and another one may be imported in its place (AWS KMS developer
 // guide, "Delete imported key material"). Removing what is not there does nothing.
-func removeMaterial(tx keystore.Tx, id api.KeyID, r *keyRow, material []byte) error {
+// Copies of the data folder hold it until it is shredded: now is from when on.
+func removeMaterial(tx keystore.Tx, id api.KeyID, r *keyRow, material []byte, now api.Time) error {
 	m, err := materialsOf(tx, id, r)
 	if err != nil {
 		return err
@@ -250,7 +251,7 @@ func removeMaterial(tx keystore.Tx, id api.KeyID, r *keyRow, material []byte) er
 	}
 	e.Import = kmsapi.PendingImport
 	m = slices.DeleteFunc(m, func(e materialEntry) bool { return !e.opens() && !e.here() })
-	if err := tx.Delete(materialName(id, material)); err != nil {
+	if err := errors.Join(tx.Delete(materialName(id, material)), buryMaterial(tx, id, material, now)); err != nil {
 		return err
 	}
 	return putMaterials(tx, id, r, m)

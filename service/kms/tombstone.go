@@ -107,8 +107,26 @@ func (s *Service) closeTomb(tx keystore.Tx, w *dueWork, account api.AccountID) (
 	return &access.Event{Op: kmsapi.DeleteKey.Op, Account: account, Resource: s.realm.KeyARN(account, w.key, w.key.Multi()), Details: details}, nil
 }
 
-// unshredded counts the tombstones whose keys copies of the data folder may still hold: their row
-// has no component. since is when the first of them was closed.
+// goneName returns the name of the row that says that the secret of an imported material was deleted.
+func goneName(id api.KeyID, material []byte) keystore.Name {
+	return keystore.MakeName(keystore.SpaceTombstone, string(id[:]), string(material))
+}
+
+// buryMaterial notes, in the transaction that deletes the secret of a material whose key stays, that copies of the data folder
+// still hold it. One that was brought back and is deleted again is still one.
+func buryMaterial(tx keystore.Tx, id api.KeyID, material []byte, now api.Time) error {
+	_, err := tx.Get(goneName(id, material))
+	if errors.Is(err, keystore.ErrNotFound) {
+		err = changeUnshredded(tx, 1, now)
+	}
+	if err != nil {
+		return err
+	}
+	return tx.Put(goneName(id, material), binary.BigEndian.AppendUint64(nil, uint64(now)))
+}
+
+// unshredded counts the tombstones whose keys copies of the data folder may still hold, and the materials that were
+// deleted by themselves: their row has no component. since is when the first of them was destroyed.
 type unshredded struct {
 	n     uint64
 	since api.Time
