@@ -40,7 +40,7 @@ keyrack key create > soon; keyrack key rotation enable $(cat soon) --days 90; he
 		{"let a disabled key be rotated", "keyrack key rotation enable $(cat off)"},
 		{"rotations of a key that signs", "keyrack key rotation list $(cat p256)"},
 		{"a window that is too short", "keyrack key schedule-deletion $(cat key) --days 6"},
-		{"a window that is too long", "keyrack key schedule-deletion $(cat key) --days 31"},
+		{"a window that is too long", "keyrack call kms ScheduleKeyDeletion --key-id $(cat key) --pending-window-in-days 31"},
 		{"give up a key that was used lately", "keyrack key schedule-deletion $(cat used)"},
 		{"lately, without a number", "keyrack key schedule-deletion $(cat used) --used-within 0"},
 		{"give up a key twice", "keyrack key schedule-deletion $(cat doomed)"},

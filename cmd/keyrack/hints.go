@@ -87,7 +87,7 @@ var wordHints = []struct {
 	{api.KindInvalidState, "waits for a rotation", "bring the next key material, and rotate then: keyrack key import KEY --file F --new"},
 	{api.KindInvalidState, "waits for its rotation", "keyrack key rotate KEY takes the material that waits, keyrack key delete-material KEY --material ID drops it"},
 	{api.KindInvalidState, "time does not go back", "set the machine's clock, by NTP say: until it has come so far the appliance counts on by itself"},
-	{api.KindValidation, "a key can be deleted after", "give --days 7 to --days 30"},
+	{api.KindValidation, "a key can be deleted after", "give a window of 7 to 30 days"},
 	{api.KindInvalidCiphertext, "the ciphertext has", "give the file exactly as encapsulate wrote it, and the key that it was made for"},
 	{api.KindUnsupportedOperation, "cannot hold the private key", "leave --wrapping and --wrapping-key out: what they are then holds the material of every kind"},
 	{api.KindInvalidCiphertext, "encrypted key material", "keyrack help key import-parameters says how to encrypt it; keyrack key import KEY --file F does that, too"},
