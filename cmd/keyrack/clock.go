@@ -104,6 +104,6 @@ func domainShredFlags(fs *flag.FlagSet) action {
 		if err := callFor(c, unlockTimeout, applianceapi.ShredDeletedKeys.Op, &applianceapi.ShredDeletedKeysRequest{}, out); err != nil {
 			return err
 		}
-		return format.print(sh.out, responseJSON(applianceapi.ShredDeletedKeys.Op, out), fmt.Sprintf("%d keys\n", out.Keys))
+		return format.print(sh.out, responseJSON(applianceapi.ShredDeletedKeys.Op, out), fmt.Sprintf("%d destroyed keys and imported materials shredded\n", out.Keys))
 	})
 }

@@ -52,7 +52,7 @@ are good for nothing from then on.
 The material of RSA keys needs one of RSA_AES_KEY_WRAP; openssl does the others:
 openssl pkeyutl -encrypt -pubin -inkey wrapping.pem -in material.bin -out wrapped.bin
 -pkeyopt rsa_padding_mode:oaep -pkeyopt rsa_oaep_md:sha256 -pkeyopt rsa_mgf1_md:sha256`,
-		examples: []string{"keyrack key import-parameters alias/mail --wrapping RSAES_OAEP_SHA_256 --out-key wrapping.pem --out-token token.bin"},
+		examples: []string{"keyrack key import-parameters alias/mail --wrapping RSAES_OAEP_SHA_256 --out-key p --out-token t"},
 		flags:    keyImportParametersFlags,
 	}
 	// keyDeleteMaterialCommand is kms:DeleteImportedKeyMaterial.

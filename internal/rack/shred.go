@@ -138,7 +138,7 @@ func (s *shredder) warning() string {
 	if s.n == 0 || s.stuck == nil && s.age(s.since) < shredLate {
 		return ""
 	}
-	text := fmt.Sprintf("%d destroyed keys are not shredded, the first since %s: older copies of the data folder may still hold them", s.n, s.since.Time().Format(time.RFC3339))
+	text := fmt.Sprintf("%d destroyed keys or imported materials are not shredded, the first since %s: older copies of the data folder may still hold them", s.n, s.since.Time().Format(time.RFC3339))
 	if s.stuck != nil {
 		text += fmt.Sprintf(": %v: it is tried again every %v, and at once by keyrack domain shred", s.stuck, shredLook)
 	}
