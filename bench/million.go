@@ -63,7 +63,8 @@ func million(keyrack, dir string, keys int, d time.Duration) ([]byte, error) {
 	if err := m.describe(&out); err != nil {
 		return nil, err
 	}
-	return out.Bytes(), m.encrypt(&out)
+	err := m.encrypt(&out)
+	return out.Bytes(), err
 }
 
 // fill makes what is not there: the appliance, its client, its keys.
