@@ -141,8 +141,8 @@ type Config struct {
 	// Durability is [Synced] by default.
 	Durability Durability
 	// OnChange is told when the log becomes full or no longer full, when it dies, and when
-	// checkpoints begin or cease to fail. It may be nil. It is called on the log's goroutines
-	// and may ask nothing of the log but State, Err, Durable and Checkpoint.
+	// checkpoints begin or cease to fail. It may be nil. It is called on the log's goroutines,
+	// one call at a time, and may ask nothing of the log but State, Err, Durable and Checkpoint.
 	OnChange func(State)
 
 	inline   bool // tests: no goroutines, every Append commits and prepares by itself

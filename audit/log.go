@@ -38,6 +38,8 @@ type Log struct {
 	commitMu sync.Mutex
 	committer
 
+	telling sync.Mutex // held while OnChange is told; whoever holds it takes none but what State takes
+
 	pub   published
 	ahead ahead
 	index index
@@ -253,9 +255,11 @@ func (l *Log) end(err error) {
 	l.ahead.end(err)
 }
 
-// changed tells OnChange.
+// changed tells OnChange, to which a goroutine of the log after the other comes.
 func (l *Log) changed() {
 	if l.cfg.OnChange != nil {
+		l.telling.Lock()
+		defer l.telling.Unlock()
 		l.cfg.OnChange(l.State())
 	}
 }
