@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -69,10 +70,11 @@ func TestManyStarts(t *testing.T) {
 }
 
 // TestCutOnDisk does the same with the operating system's files: a start in the background cuts
-// what its predecessor, that was killed, left whole; a stop cuts its own.
+// what its predecessor left whole, of whose folder a copy was taken as a kill leaves it; a stop
+// cuts its own.
 func TestCutOnDisk(t *testing.T) {
 	t.Parallel()
-	path := t.TempDir()
+	before, path := t.TempDir(), t.TempDir()
 	bytes := func(n uint64) int64 {
 		info, err := os.Stat(filepath.Join(path, audit.SegmentFile(n)))
 		if err != nil {
@@ -80,10 +82,13 @@ func TestCutOnDisk(t *testing.T) {
 		}
 		return info.Size()
 	}
-	c := small(unlocked{audit.Dir(path)})
+	c := small(audit.Dir(before))
 	c.SegmentBytes = 1 << 20
 	killed := open(t, c)
 	mustAdd(t, killed, 0, 5)
+	copyRunning(t, path, before)
+	closeLog(t, killed)
+	c.Files = audit.Dir(path)
 	if bytes(0) != c.SegmentBytes {
 		t.Errorf("segment in use has %d bytes", bytes(0))
 	}
@@ -113,11 +118,29 @@ func TestCutOnDisk(t *testing.T) {
 		t.Error(err)
 	}
 	closeLog(t, l)
-	_ = killed.Close(context.Background()) // only to let go of the folder: what it says does not count
 }
 
-// unlocked lets a log be opened that a killed process had open.
-type unlocked struct{ audit.Files }
+// copyRunning copies the files of a running log, as they are when it comes to them: what the log
+// renames or removes meanwhile is not in the copy, as it is not there after a kill.
+func copyRunning(t *testing.T, to, from string) {
+	t.Helper()
+	entries, err := os.ReadDir(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		b, err := os.ReadFile(filepath.Join(from, e.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(to, e.Name()), b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
 
 // TestCutKeepsEvidence leaves a finished segment whole that holds what no log writes.
 func TestCutKeepsEvidence(t *testing.T) {
