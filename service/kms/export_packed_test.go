@@ -67,6 +67,18 @@ func FlipPackedBit(tb testing.TB, s *Service, id api.KeyID) {
 	Packed{s.packed}.Slot(tb, id)[packedHead] ^= 1
 }
 
+// PackFlipped is a failpoint: a bit of a key's secret flips once it was read and verified, before it is packed.
+func PackFlipped(tb testing.TB, s *Service, id api.KeyID) {
+	tb.Helper()
+	k, err := s.load(tb.Context(), id)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	k.current.secret.Bytes()[7] ^= 1
+	s.pack(k, keystore.Revision(s.packed.delivered.Load()))
+	k.current.secret.Bytes()[7] ^= 1
+}
+
 // ForgetSnapshots forgets all snapshots, so that the next use of a key unpacks or reads it.
 func ForgetSnapshots(s *Service) {
 	for i := range s.keys.shards {

@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
@@ -231,14 +232,15 @@ func (s *packedShard) remove(id api.KeyID) {
 }
 
 // pack keeps a key that was read at revision seen in its small form, if it has one: a key has rows
-// besides its own and its material's, or a long description, is read from the store each time. Its
-// material's id is left out: the material gives it.
+// besides its own and its material's, or a long description, is read from the store each time. Of its
+// material's id a part is kept, which says whether the secret suffered on the way here.
 func (s *Service) pack(k *key, seen keystore.Revision) {
 	row := k.row
-	row.Current = nil
 	if k.current == nil || row.Tags > 0 || row.Materials > 0 {
 		return
 	}
+	short := k.current.short()
+	row.Current = short[:]
 	s.packed.put(k.id, seen, func(room []byte) int {
 		b, err := cbor.Marshal(&row)
 		secret := k.current.secret.Bytes()
@@ -250,7 +252,7 @@ func (s *Service) pack(k *key, seen keystore.Revision) {
 	})
 }
 
-// unpack makes the snapshot of a key from what pack kept.
+// unpack makes the snapshot of a key from what pack kept, or returns errMaterialChanged.
 func (s *Service) unpack(id api.KeyID, plaintext []byte) (*key, error) {
 	row, secret := plaintext[1:1+plaintext[0]], plaintext[1+plaintext[0]:]
 	var r keyRow
@@ -262,6 +264,9 @@ func (s *Service) unpack(id api.KeyID, plaintext []byte) (*key, error) {
 		return nil, err
 	}
 	current := materialID(id, secret)
+	if !bytes.Equal(current[:4], r.Current) {
+		return nil, errMaterialChanged
+	}
 	r.Current = current[:]
 	k := s.newKey(id, r, account)
 	mem, err := securemem.From(secret)
@@ -271,7 +276,8 @@ func (s *Service) unpack(id api.KeyID, plaintext []byte) (*key, error) {
 	return k, err
 }
 
-// unpacked returns the snapshot of a key that is packed, or nil.
+// unpacked returns the snapshot of a key that is packed, or nil: also for one whose secret is not what
+// was read, which the store has, too.
 func (s *Service) unpacked(id api.KeyID) (k *key, err error) {
 	seen, ok := s.packed.open(id, func(plaintext []byte) {
 		k, err = s.unpack(id, plaintext)
@@ -281,6 +287,10 @@ func (s *Service) unpacked(id api.KeyID) (k *key, err error) {
 		return nil, nil
 	case errors.Is(err, securemem.ErrFull):
 		return nil, s.noMemory(err)
+	case errors.Is(err, errMaterialChanged):
+		s.damaged.Add(1)
+		s.packed.drop(id, 0)
+		return nil, nil
 	case err != nil:
 		return nil, api.Internal(fmt.Errorf("unpack key %s: %w", id, err))
 	}

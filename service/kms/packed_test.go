@@ -176,7 +176,8 @@ func TestUnpackedIsTheKey(t *testing.T) {
 	}
 }
 
-// TestPackedFlipIsReadAnew: where a packed key has suffered, the store's is used.
+// TestPackedFlipIsReadAnew: where a packed key has suffered, before or after it was sealed, the store's is
+// used: what is encrypted from then on can be decrypted.
 func TestPackedFlipIsReadAnew(t *testing.T) {
 	t.Parallel()
 	r := racktest.Start(t)
@@ -187,14 +188,19 @@ func TestPackedFlipIsReadAnew(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kms.FlipPackedBit(t, s, ref.ID)
-	kms.ForgetSnapshots(s)
-	out, err := ask(t, d, who, kmsapi.Decrypt, &kmsapi.DecryptRequest{CiphertextBlob: sealed.CiphertextBlob, EncryptionAlgorithm: kmsapi.SymmetricDefault})
-	if err != nil || string(out.Plaintext) != "a" {
-		t.Errorf("got %v, %v", out, err)
-	}
-	if !kms.IsPacked(s, ref.ID) {
-		t.Error("what the store has is not kept")
+	for what, flip := range map[string]func(testing.TB, *kms.Service, api.KeyID){"after": kms.FlipPackedBit, "before": kms.PackFlipped} {
+		flip(t, s, ref.ID)
+		kms.ForgetSnapshots(s)
+		if _, err := ask(t, d, who, kmsapi.Encrypt, in); err != nil {
+			t.Errorf("%s it was sealed: %v", what, err)
+		}
+		out, err := ask(t, d, who, kmsapi.Decrypt, &kmsapi.DecryptRequest{CiphertextBlob: sealed.CiphertextBlob, EncryptionAlgorithm: kmsapi.SymmetricDefault})
+		if err != nil || string(out.Plaintext) != "a" {
+			t.Errorf("%s it was sealed: got %v, %v", what, out, err)
+		}
+		if !kms.IsPacked(s, ref.ID) {
+			t.Errorf("%s it was sealed: what the store has is not kept", what)
+		}
 	}
 }
 
