@@ -142,6 +142,7 @@ func (k *timekeeper) look() (mono int64) {
 		return mono
 	}
 	k.ahead = wall - mono
+	k.clock.Floor(time.UnixMicro(wall)) // what calls go by is not behind the time that is accepted
 	if !k.anchored {
 		k.anchored, k.anchor = true, k.ahead
 	}

@@ -103,8 +103,7 @@ func (r *timed) accept() {
 func (r *timed) settled() {
 	r.tb.Helper()
 	passes := kms.DuePasses(r.KMS())
-	kms.WakeDue(r.KMS())
-	r.until("passes", func() bool { return kms.DuePasses(r.KMS()) > passes+1 })
+	r.until("passes", func() bool { kms.WakeDue(r.KMS()); return kms.DuePasses(r.KMS()) > passes+1 })
 }
 
 // furnish gives a key aliases, materials and tags.

@@ -32,6 +32,9 @@ func (s *Service) switchKey(c *access.Call, ref *api.KeyRef, to kmsapi.KeyState)
 	if err != nil {
 		return err
 	}
+	if err := switchedStates.refuse(k.arn, k.row.State); err != nil {
+		return err
+	}
 	if err := c.Need(work.Store); err != nil {
 		return err
 	}

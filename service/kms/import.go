@@ -43,7 +43,7 @@ func (s *Service) GetParametersForImport(c *access.Call, in *kmsapi.GetParameter
 		return err
 	}
 	row := newEpoch()
-	t := &importTerms{algorithm: in.WrappingAlgorithm, spec: in.WrappingKeySpec, until: api.TimeOf(c.Now().Add(api.ImportParametersLife)), epoch: row.Epoch}
+	t := &importTerms{algorithm: in.WrappingAlgorithm, spec: in.WrappingKeySpec, until: s.accepted() + api.Time(api.ImportParametersLife/time.Microsecond), epoch: row.Epoch}
 	if err := s.drawWrapping(t, out); err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func (k *key) wrappable(a kmsapi.WrappingAlgorithm, spec kmsapi.WrappingKeySpec)
 // InvalidImportToken, ExpiredImportToken, InvalidCiphertext, IncorrectKeyMaterial,
 // KMSInvalidState (another new material waits), LimitExceeded.
 func (s *Service) ImportKeyMaterial(c *access.Call, in *kmsapi.ImportKeyMaterialRequest, out *kmsapi.ImportKeyMaterialResponse) error {
-	if err := endOf(in, c.Now()); err != nil {
+	if err := endOf(in, s.accepted().Time()); err != nil {
 		return err
 	}
 	k, err := s.importing(c, &in.KeyId, importStates)
@@ -228,7 +228,7 @@ func (s *Service) importMaterial(c *access.Call, k *key, t *importTerms, in *kms
 	if k.row.Spec == kmsapi.KeySpecSymmetricDefault {
 		out.KeyMaterialId = hex.EncodeToString(id[:])
 	}
-	comes := importedEntry{in: in, materialEntry: materialEntry{ID: id[:], Since: api.TimeOf(c.Now()), Import: kmsapi.Imported}}
+	comes := importedEntry{in: in, materialEntry: materialEntry{ID: id[:], Since: s.accepted(), Import: kmsapi.Imported}}
 	if in.ExpirationModel == kmsapi.MaterialExpires {
 		comes.ValidTo = in.ValidTo
 	}

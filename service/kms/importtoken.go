@@ -130,7 +130,7 @@ func (s *Service) openImportToken(c *access.Call, k *key, token []byte) (*import
 	if err != nil {
 		return nil, err
 	}
-	if t.until <= api.TimeOf(c.Now()) {
+	if t.until <= s.accepted() {
 		t.primes.Free()
 		return nil, api.Errorf(api.KindExpiredImportToken, "the import token was good until %s: call GetParametersForImport for a new one", t.until.Time().UTC().Format(time.RFC3339))
 	}

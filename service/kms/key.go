@@ -28,6 +28,7 @@ type key struct {
 	current *material      // nil = it is not there, and the key's state says so
 	entry   *materialEntry // of the current material; nil = the key has no row of materials
 	past    []pastMaterial // those that are not current; nil = there was only ever one
+	ends    api.Time       // when the first material that it needs expires; 0 = none does
 	since   atomic.Bool    // used since the cache's hand last passed
 }
 
@@ -229,7 +230,7 @@ func (s *Service) readKey(r keystore.Reader, id api.KeyID) (*key, error) {
 	if err != nil {
 		return nil, err
 	}
-	k.past, k.entry = pastOf(m), m.in(kmsapi.MaterialCurrent)
+	k.past, k.entry, k.ends = pastOf(m), m.in(kmsapi.MaterialCurrent), m.needed()
 	if len(k.row.Current) == 0 || k.entry != nil && !k.entry.here() {
 		return k, k.lacking()
 	}

@@ -141,16 +141,6 @@ func materialsOf(from getter, id api.KeyID, r *keyRow) (materials, error) {
 	return materials{{ID: r.Current, State: kmsapi.MaterialCurrent, Since: r.Created}}, nil
 }
 
-// expiry returns when the first material that is there expires, 0 if none does.
-func (m materials) expiry() (first api.Time) {
-	for i := range m {
-		if e := &m[i]; e.here() && e.ValidTo != 0 && (first == 0 || e.ValidTo < first) {
-			first = e.ValidTo
-		}
-	}
-	return first
-}
-
 // putMaterials writes the entries of a key beside its row r, which it makes say the
 // same: their number, which is current, when the first expires, with the piece of work that
 // it is, and in what state the key is, if it is not

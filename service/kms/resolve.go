@@ -105,9 +105,18 @@ func (s *Service) noAlias(account api.AccountID, name string) error {
 	return api.Errorf(api.KindNotFound, "Alias %s is not found.", s.realm.AliasARN(account, name))
 }
 
-// key returns the snapshot of a key, or nil if there is none. A key that is not
-// in memory is read by a worker.
+// key returns the snapshot of a key as it is now, or nil if there is none.
 func (s *Service) key(c *access.Call, id api.KeyID) (*key, error) {
+	k, err := s.snapshot(c, id)
+	if k == nil || err != nil {
+		return nil, err
+	}
+	return s.inTime(c, k), nil
+}
+
+// snapshot returns the snapshot of a key, or nil if there is none. A key that is not
+// in memory is read by a worker.
+func (s *Service) snapshot(c *access.Call, id api.KeyID) (*key, error) {
 	if k := s.keys.get(id); k != nil {
 		return k, nil
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/keyrack/keyrack/access/identity"
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/api/kmsapi"
+	"github.com/keyrack/keyrack/internal/pq"
 	"github.com/keyrack/keyrack/internal/racktest"
 	"github.com/keyrack/keyrack/internal/work"
 	"github.com/keyrack/keyrack/protocol"
@@ -59,12 +60,50 @@ type try struct {
 	request func(*tried) (*api.Op, any)
 }
 
+// ofImported returns the try for a key whose material was imported, as it is in all other things.
+func (t try) ofImported(in kmsapi.ImportKeyMaterialRequest) try {
+	if t.in.Origin == kmsapi.OriginExternal {
+		return t // it imports by itself
+	}
+	prepare := t.prepare
+	t.in.Origin = kmsapi.OriginExternal
+	t.prepare = func(f *tried) {
+		f.bring(in)
+		if prepare != nil {
+			prepare(f)
+		}
+	}
+	return t
+}
+
+// bring imports material into the key, of whatever spec it is.
+func (f *tried) bring(in kmsapi.ImportKeyMaterialRequest) {
+	f.tb.Helper()
+	material := randomBytes(32)
+	switch found(f, kmsapi.DescribeKey, &kmsapi.DescribeKeyRequest{KeyId: ref(f.arn)}).KeyMetadata.KeySpec {
+	case kmsapi.KeySpecECCNISTP256:
+		material = fromOpenSSL(f.tb, "ec_P-256")
+	case kmsapi.KeySpecMLKEM512:
+		var err error
+		if material, err = pq.AppendPKCS8(nil, pq.MLKEM512, randomBytes(pq.MLKEM512.SeedSize())); err != nil {
+			f.tb.Fatal(err)
+		}
+	}
+	p := found(f, kmsapi.GetParametersForImport, &kmsapi.GetParametersForImportRequest{
+		KeyId: ref(f.arn), WrappingAlgorithm: kmsapi.WrapAESKeyWrapSHA256, WrappingKeySpec: kmsapi.WrappingRSA2048})
+	in.KeyId, in.ImportToken, in.EncryptedKeyMaterial = ref(f.arn), p.ImportToken, wrap(f.tb, kmsapi.WrapAESKeyWrapSHA256, p.PublicKey, material)
+	f.must(kmsapi.ImportKeyMaterial.Op, &in)
+}
+
 // newTried makes a key of the kind that a try needs. Tries may go on beside each other.
 func newTried(tb testing.TB, d *desk, name string, t *try) *tried {
 	tb.Helper()
 	f := &tried{tb: tb, d: d, name: "alias/" + name}
 	for i, arn := range []*string{&f.arn, &f.other} {
 		in := t.in
+		if i == 1 {
+			in.Origin = 0
+		}
 		out, err := ask(tb, d, rootOf(racktest.Account), kmsapi.CreateKey, &in)
 		if err != nil {
 			tb.Fatal(err)
