@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
@@ -20,8 +19,7 @@ var (
 Makes a random key for a program that encrypts data itself, and writes it encrypted
 under KEY, as encrypt would. Store that beside the data: decrypt, given the same
 context, turns it back into the data key. --out-plaintext has the data key itself,
-to be used now and then removed; without it nobody sees the key yet. Files that hold
-something are never overwritten.`,
+to be used now and then removed; without it nobody sees the key yet.`,
 		examples: []string{"keyrack datakey --key alias/backup --out key.enc --out-plaintext /run/key"},
 		flags:    dataKeyFlags,
 	}
@@ -55,7 +53,7 @@ func dataKeyFlags(fs *flag.FlagSet) action {
 	n := bytesFlag(fs, "a data key")
 	bound := contextFlag(fs, "context", "bind to `K=V`, a pair of the encryption context; may be given several times")
 	out := outFlag(fs, "the encrypted data key")
-	secret := fs.String("out-plaintext", "", "write the data key to `FILE` as --out does, but to no terminal; - is standard output")
+	secret := placeFlag(fs, "out-plaintext", "the data key", "write the data key to `FILE` as --out does, but to no terminal; - is standard output")
 	format := outputFlag(fs)
 	return noWords(fs, func(sh *shell) error {
 		if *key == "" {
@@ -70,28 +68,12 @@ func dataKeyFlags(fs *flag.FlagSet) action {
 		if *secret != "" && sh.sameOutput(*out, *secret) {
 			return usagef("keyrack help datakey", "datakey: --out and --out-plaintext are the same; each needs a place of its own")
 		}
-		if err := errors.Join(noKey(*out), noKey(*secret)); err != nil {
-			return err
-		}
 		d := dataKey{api.ParseKeyRef([]byte(*key)), *n, bound.encode(), *out, format}
 		if *secret == "" {
 			return sh.sealedDataKey(&d)
 		}
 		return sh.dataKey(&d, *secret)
 	})
-}
-
-// noKey refuses a file that holds something: a data key that is overwritten takes with
-// it whatever was encrypted under it.
-func noKey(path string) error { return unused("data key", path) }
-
-// unused refuses to write what a file that holds something has no room for. An empty one,
-// as mktemp(1) makes it, holds nothing.
-func unused(what, path string) error {
-	if info, err := os.Stat(path); path != "-" && err == nil && info.Mode().IsRegular() && info.Size() > 0 {
-		return fmt.Errorf("write the %s: %w", what, &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist})
-	}
-	return nil
 }
 
 // dataKey is what the flags ask for.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/pem"
-	"errors"
 	"flag"
 	"fmt"
 
@@ -19,7 +18,7 @@ Makes a key pair for a program that signs, decrypts or agrees itself. It writes 
 private key encrypted under KEY, as encrypt would, and the public key in PEM. decrypt,
 given the same context, turns the first back into the private key: DER, PKCS #8.
 --out-plaintext has that itself, to be used now and then removed; without it nobody
-sees it yet. Files that hold something are never overwritten.`,
+sees it yet.`,
 	examples: []string{"keyrack datakey-pair --key alias/backup --spec RSA_3072 --out private.enc --out-public rsa.pem"},
 	flags:    dataKeyPairFlags,
 }
@@ -31,11 +30,11 @@ func dataKeyPairFlags(fs *flag.FlagSet) action {
 	declareEnum(fs, &p.spec, "spec", "make a pair of `KEYPAIRSPEC`, AWS's name such as ECC_NIST_P256")
 	bound := contextFlag(fs, "context", "bind to `K=V`, a pair of the encryption context; may be given several times")
 	out := outFlag(fs, "the encrypted private key")
-	fs.StringVar(&p.public, "out-public", "", "write the public key to `FILE`; - is standard output")
-	fs.StringVar(&p.secret, "out-plaintext", "", "write the private key to `FILE` as --out does, but to no terminal; - is standard output")
+	public := placeFlag(fs, "out-public", "the public key", "write the public key to `FILE`; - is standard output")
+	secret := placeFlag(fs, "out-plaintext", "the private key", "write the private key to `FILE` as --out does, but to no terminal; - is standard output")
 	p.format = outputFlag(fs)
 	return noWords(fs, func(sh *shell) error {
-		p.to = *out
+		p.to, p.public, p.secret = *out, *public, *secret
 		switch {
 		case *key == "":
 			return usagef("keyrack help datakey-pair", "datakey-pair: --key is missing")
@@ -63,8 +62,8 @@ type keyPairTask struct {
 	format             *format
 }
 
-// places refuses those for the three results that are one, that show the private key, or
-// that hold something. It is asked before a pair is made.
+// places refuses those for the three results that are one, or that show the private key.
+// It is asked before a pair is made.
 func (p *keyPairTask) places(sh *shell) error {
 	if err := sh.binaryOutput(p.to, p.format); err != nil {
 		return err
@@ -78,12 +77,9 @@ func (p *keyPairTask) places(sh *shell) error {
 		}
 	}
 	if p.secret == "" {
-		return errors.Join(unused("private key", p.to), unused("public key", p.public))
+		return nil
 	}
-	if err := sh.secretOutput("--out-plaintext", p.secret); err != nil {
-		return err
-	}
-	return errors.Join(unused("private key", p.to), unused("public key", p.public), unused("private key", p.secret))
+	return sh.secretOutput("--out-plaintext", p.secret)
 }
 
 // run makes the pair and writes the encrypted private key first: what was encrypted or

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 
@@ -17,7 +16,7 @@ var (
 Makes a shared secret of 32 bytes with a key for ENCAPSULATE_DECAPSULATE (ML-KEM) and
 writes the ciphertext that holds it. --out-secret has the secret itself; without it
 only decapsulate shows it. Whoever has the public key can do the same without the
-appliance. Files that hold something are never overwritten.`,
+appliance.`,
 		examples: []string{"keyrack encapsulate --key alias/peer --out secret.ct --out-secret /run/secret"},
 		flags:    encapsulateFlags,
 	}
@@ -40,7 +39,7 @@ nothing of the other side opens.`,
 func encapsulateFlags(fs *flag.FlagSet) action {
 	key := fs.String("key", "", "encapsulate for `KEY`: a key id, an ARN or an alias such as alias/peer")
 	out := outFlag(fs, "the ciphertext")
-	secret := fs.String("out-secret", "", "write the shared secret to `FILE` as --out does, but to no terminal; - is standard output")
+	secret := placeFlag(fs, "out-secret", "the shared secret", "write the shared secret to `FILE` as --out does, but to no terminal; - is standard output")
 	format := outputFlag(fs)
 	return noWords(fs, func(sh *shell) error {
 		if *key == "" {
@@ -74,19 +73,16 @@ func encapsulateFlags(fs *flag.FlagSet) action {
 	})
 }
 
-// secretApart refuses places for a ciphertext and its secret that are one, that show the
-// secret, or that hold something.
+// secretApart refuses places for a ciphertext and its secret that are one, or that show the
+// secret.
 func (sh *shell) secretApart(out, secret string) error {
 	if secret == "" {
-		return unused("ciphertext", out)
+		return nil
 	}
 	if sh.sameOutput(out, secret) {
 		return usagef("keyrack help encapsulate", "encapsulate: --out and --out-secret are the same; each needs a place of its own")
 	}
-	if err := sh.secretOutput("--out-secret", secret); err != nil {
-		return err
-	}
-	return errors.Join(unused("ciphertext", out), unused("shared secret", secret))
+	return sh.secretOutput("--out-secret", secret)
 }
 
 // decapsulateFlags declares the flags and acts.

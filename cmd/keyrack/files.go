@@ -16,7 +16,56 @@ func inFlag(fs *flag.FlagSet, what string) *string {
 }
 
 func outFlag(fs *flag.FlagSet, what string) *string {
-	return fs.String("out", "-", "write "+what+" to `FILE`, readable by its owner only and whole or not at all; - is standard output")
+	p := &place{path: "-", what: what}
+	fs.Var(p, "out", "write "+what+" to `FILE`, readable by its owner only, whole or not at all, and never over a file that holds something; - is standard output")
+	return &p.path
+}
+
+// placeFlag declares a flag for a file that a command writes: what is what goes there.
+// [place.free] is asked before the command does anything.
+func placeFlag(fs *flag.FlagSet, name, what, usage string) *string {
+	p := &place{what: what}
+	fs.Var(p, name, usage)
+	return &p.path
+}
+
+// place is where a command writes. There is one rule for all: a file that holds something
+// is never overwritten, because what is in it (a key, a ciphertext, the only plaintext)
+// may be nowhere else. An empty one, as mktemp(1) makes it, holds nothing; devices and
+// pipes are written into.
+type place struct{ path, what string }
+
+// String returns the path.
+func (p *place) String() string { return p.path }
+
+// Set takes any path: whether it is free is known when all flags are.
+func (p *place) Set(path string) error {
+	p.path = path
+	return nil
+}
+
+// free refuses a file that holds something.
+func (p *place) free() error {
+	if info, err := os.Stat(p.path); p.path != "-" && err == nil && holds(info) {
+		return fmt.Errorf("write %s: %w", p.what, taken(p.path))
+	}
+	return nil
+}
+
+// holds reports whether a file has something in it that would be lost.
+func holds(info fs.FileInfo) bool { return info.Mode().IsRegular() && info.Size() > 0 }
+
+// taken is the error of a file that holds something.
+func taken(path string) error { return &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist} }
+
+// freePlaces refuses the first flag of a command that names a file that holds something.
+func freePlaces(flags *flag.FlagSet) (err error) {
+	flags.VisitAll(func(f *flag.Flag) {
+		if p, ok := f.Value.(*place); ok && err == nil {
+			err = p.free()
+		}
+	})
+	return err
 }
 
 // readInput reads a file, or standard input for "-": at most limit bytes and
@@ -47,7 +96,8 @@ func (sh *shell) binaryOutput(path string, f *format) error {
 }
 
 // writeOutput writes a file, or standard output for "-". A symbolic link is
-// followed and stays; what it points to is replaced.
+// followed and stays. A file that got something in it meanwhile is refused, as
+// [place.free] does.
 func (sh *shell) writeOutput(path string, b []byte) error {
 	if path == "-" {
 		_, err := sh.out.Write(b)
@@ -61,6 +111,8 @@ func (sh *shell) writeOutput(path string, b []byte) error {
 		return err
 	case !info.Mode().IsRegular(): // a device or a pipe cannot be replaced
 		return writeInto(path, b)
+	case holds(info):
+		return taken(path)
 	}
 	if path, err = filepath.EvalSymlinks(path); err != nil {
 		return err
@@ -68,8 +120,8 @@ func (sh *shell) writeOutput(path string, b []byte) error {
 	return replaceFile(path, b)
 }
 
-// replaceFile makes path a file of its own, mode 0600: after a crash it is the
-// old one or the new one, whole. The new one is written beside it, since a rename
+// replaceFile makes path a file of its own, mode 0600: after a crash it is not
+// there, or as empty as it was, or whole. The new one is written beside it, since a rename
 // works within one file system only, and synced before it gets the name.
 func replaceFile(path string, b []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".keyrack-*")

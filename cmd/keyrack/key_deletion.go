@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -22,9 +23,9 @@ it whatever was encrypted under it. Until then keyrack key cancel-deletion keeps
 It prints the date. Before it is destroyed the status warns for a day.
 
 A key that was used within the last 30 days, or --used-within N, is not given up
-without --force. --dry-run shows when it was used last, which aliases name it and, to
-the operator of the appliance, who used it in those days and how often by the audit
-log; it changes nothing.
+without --force. --dry-run shows the date that would be set, whether --force is needed,
+when the key was used last, which aliases name it and, to the operator of the
+appliance, who used it in those days and how often by the audit log; it changes nothing.
 
 Older copies of the data folder are closed within a day of the destruction, or at once
 by keyrack domain shred.`,
@@ -38,13 +39,10 @@ by keyrack domain shred.`,
 	keyCancelDeletionCommand = command{
 		name: "key cancel-deletion", args: "KEY", short: "keep a key that was to be destroyed",
 		long: `
-The key is disabled then: keyrack key enable lets it be used again.`,
+The key is disabled then: keyrack key enable lets it be used again. One that lacks
+imported material waits for that. It prints which of them it is.`,
 		examples: []string{"keyrack key cancel-deletion 3c0bbd8e-8f0f-4b51-9a35-1f6f0f5e6f5c"},
-		flags: func(fs *flag.FlagSet) action {
-			return switchKey(fs, kmsapi.CancelKeyDeletion, func(r api.KeyRef) *kmsapi.CancelKeyDeletionRequest {
-				return &kmsapi.CancelKeyDeletionRequest{KeyId: r}
-			})
-		},
+		flags:    keyCancelDeletionFlags,
 	}
 )
 
@@ -77,7 +75,8 @@ func keyScheduleDeletionFlags(fs *flag.FlagSet) action {
 		}
 		if d.dryRun {
 			d.ask(sh, needed, time.Now())
-			return format.print(sh.out, needed, columns(append(needed.rows(), needed.userRows(d.within)...)))
+			p := d.foretell(needed, time.Now())
+			return format.print(sh.out, p, columns(slices.Concat(needed.rows(), p.rows(), needed.userRows(d.within))))
 		}
 		if err := d.permit(needed, time.Now()); err != nil {
 			return err
@@ -87,6 +86,74 @@ func keyScheduleDeletionFlags(fs *flag.FlagSet) action {
 			return err
 		}
 		return format.print(sh.out, responseJSON(kmsapi.ScheduleKeyDeletion.Op, out), fmt.Sprintf("destroyed after %s\n", out.DeletionDate.Time().Format(time.RFC3339)))
+	})
+}
+
+// plan is what a deletion would do, beside what still needs the key.
+type plan struct {
+	*need
+	DeletionDate        string // RFC 3339; by the clock here, which the appliance's may differ from, unless the key is pending deletion
+	PendingWindowInDays int64  `json:",omitempty"` // absent where it would be refused
+	ForceNeeded         bool
+	ForceReason         string `json:",omitempty"`
+	Refused             string `json:",omitempty"` // why it would not be done at all
+}
+
+// foretell says what would become of the request without --dry-run and --force.
+func (d *deletion) foretell(n *need, now time.Time) *plan {
+	if n.meta.DeletionDate != 0 {
+		return &plan{need: n, DeletionDate: n.meta.DeletionDate.Time().Format(time.RFC3339), Refused: "the key is pending deletion already"}
+	}
+	p := &plan{need: n, DeletionDate: now.UTC().AddDate(0, 0, int(d.days)).Format(time.RFC3339), PendingWindowInDays: d.days}
+	unforced := *d
+	unforced.force = false
+	if err := unforced.permit(n, now); err != nil {
+		p.ForceNeeded, p.ForceReason = true, err.Error()
+	}
+	return p
+}
+
+// rows is what people read of it.
+func (p *plan) rows() [][2]string {
+	if p.Refused != "" {
+		return [][2]string{{"destroyed after", p.DeletionDate}, {"would be refused", p.Refused}}
+	}
+	force := "not needed"
+	if p.ForceNeeded {
+		force = "needed: " + p.ForceReason
+	}
+	return [][2]string{{"would be destroyed", fmt.Sprintf("after %s, in %d days", p.DeletionDate, p.PendingWindowInDays)}, {"--force", force}}
+}
+
+// kept is what is printed of a key that stays.
+type kept struct {
+	KeyId    string // its ARN
+	KeyState string // Disabled, or PendingImport
+	Next     string // what to do to use it again
+}
+
+// keyCancelDeletionFlags declares the flags and acts.
+func keyCancelDeletionFlags(fs *flag.FlagSet) action {
+	format := outputFlag(fs)
+	return oneWord(fs, "KEY", func(sh *shell, c *client.Client, key string) error {
+		ref, err := keyOnly(c, key)
+		if err != nil {
+			return err
+		}
+		out, err := call(c, kmsapi.CancelKeyDeletion, &kmsapi.CancelKeyDeletionRequest{KeyId: ref})
+		if err != nil {
+			return err
+		}
+		now, err := call(c, kmsapi.DescribeKey, &kmsapi.DescribeKeyRequest{KeyId: ref})
+		if err != nil {
+			return fmt.Errorf("the key is kept, but its state is not known: %w", err)
+		}
+		k := kept{out.KeyId, now.KeyMetadata.KeyState.String(), "keyrack key enable " + oneLine(key)}
+		does := "lets it be used again"
+		if now.KeyMetadata.KeyState == kmsapi.StatePendingImport {
+			k.Next, does = "keyrack key import "+oneLine(key)+" --file FILE", "brings what it lacks"
+		}
+		return format.print(sh.out, &k, fmt.Sprintf("kept, and %s now: %s %s\n", k.KeyState, k.Next, does))
 	})
 }
 
@@ -138,6 +205,7 @@ type need struct {
 	NotAsked  string     `json:",omitempty"`
 
 	used time.Time
+	meta *kmsapi.KeyMetadata
 }
 
 // needs asks for it.
@@ -146,7 +214,7 @@ func needs(c *client.Client, ref api.KeyRef) (*need, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &need{KeyId: key.KeyMetadata.KeyId, KeyState: key.KeyMetadata.KeyState.String(), Aliases: []string{}}
+	n := &need{meta: &key.KeyMetadata, KeyId: key.KeyMetadata.KeyId, KeyState: key.KeyMetadata.KeyState.String(), Aliases: []string{}}
 	used, err := call(c, kmsapi.GetKeyLastUsage, &kmsapi.GetKeyLastUsageRequest{KeyId: ref})
 	switch {
 	case err != nil && api.KindOf(err) != api.KindInternal: // which it is where uses are no longer counted

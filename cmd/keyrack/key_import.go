@@ -55,16 +55,6 @@ openssl pkeyutl -encrypt -pubin -inkey wrapping.pem -in material.bin -out wrappe
 		examples: []string{"keyrack key import-parameters alias/mail --wrapping RSAES_OAEP_SHA_256 --out-key p --out-token t"},
 		flags:    keyImportParametersFlags,
 	}
-	// keyDeleteMaterialCommand is kms:DeleteImportedKeyMaterial.
-	keyDeleteMaterialCommand = command{
-		name: "key delete-material", args: "KEY [--material ID]", short: "destroy imported key material",
-		long: `
-Destroys the imported material of a key, the current one without --material. Nobody can
-use the key from then on, until the same material is imported again. Material that
-waits for its rotation is forgotten, and the key goes on.`,
-		examples: []string{"keyrack key delete-material alias/mail"},
-		flags:    keyDeleteMaterialFlags,
-	}
 )
 
 // importFlags are what key import is told.
@@ -216,8 +206,8 @@ func (sh *shell) readPart(what, path string) ([]byte, error) {
 func keyImportParametersFlags(fs *flag.FlagSet) action {
 	var w wrappingFlags
 	w.declare(fs)
-	public := fs.String("out-key", "", "write the public key to `FILE`, PEM")
-	token := fs.String("out-token", "", "write the import token to `FILE`")
+	public := placeFlag(fs, "out-key", "the public key", "write the public key to `FILE`, PEM, as --out of other commands does")
+	token := placeFlag(fs, "out-token", "the import token", "write the import token to `FILE` as --out of other commands does")
 	format := outputFlag(fs)
 	return oneWord(fs, "KEY", func(sh *shell, c *client.Client, key string) error {
 		if *public == "" || *token == "" || sh.sameOutput(*public, *token) {
@@ -238,13 +228,5 @@ func keyImportParametersFlags(fs *flag.FlagSet) action {
 			return fmt.Errorf("write the public key: %w", err)
 		}
 		return format.print(sh.out, responseJSON(kmsapi.GetParametersForImport.Op, out), fmt.Sprintf("good for one import until %s\n", out.ParametersValidTo.Time().Format(time.RFC3339)))
-	})
-}
-
-// keyDeleteMaterialFlags declares the flags and acts.
-func keyDeleteMaterialFlags(fs *flag.FlagSet) action {
-	id := fs.String("material", "", "destroy the material with `ID`, 64 hex digits, of a symmetric key")
-	return switchKey(fs, kmsapi.DeleteImportedKeyMaterial, func(r api.KeyRef) *kmsapi.DeleteImportedKeyMaterialRequest {
-		return &kmsapi.DeleteImportedKeyMaterialRequest{KeyId: r, KeyMaterialId: *id}
 	})
 }

@@ -193,6 +193,9 @@ func (c *command) run(sh *shell, args []string) error {
 	if err == nil {
 		err = sh.resolve(fs)
 	}
+	if err == nil {
+		err = freePlaces(fs)
+	}
 	if err != nil {
 		return err
 	}

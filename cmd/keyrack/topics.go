@@ -94,6 +94,10 @@ A client's files, wherever it keeps them:
                   there, in ~/.local/state/keyrack/log
   keyrack.toml    its settings, if --config or ` + envConfig + ` names one
 
+What a command writes, with --out and its like, is readable by its owner only, and whole
+or not there at all. A file that holds something is never overwritten: name another, or
+remove it first. An empty one is a place, and so are pipes and devices.
+
 keyrack dev keeps an appliance in ~/.local/state/keyrack/dev; keyrack dev reset
 removes it.
 `
