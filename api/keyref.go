@@ -14,7 +14,9 @@ type Realm struct {
 
 // KeyARN returns arn:<partition>:kms:<region>:<account>:key/<key id>.
 func (r Realm) KeyARN(a AccountID, id KeyID, multi bool) string {
-	b := fmt.Appendf(nil, "arn:%s:kms:%s:%s:key/", r.Partition, r.Region, a)
+	b := make([]byte, 0, 96)
+	b = append(append(append(b, "arn:"...), r.Partition...), ":kms:"...)
+	b = append(append(append(append(b, r.Region...), ':'), a.String()...), ":key/"...)
 	return string(id.AppendText(b, multi))
 }
 

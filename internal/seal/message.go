@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/keyrack/keyrack/internal/securemem"
@@ -138,14 +139,24 @@ const probeSize = 512
 // seals. On memory without error correction one flipped bit in a derivation makes messages that nobody can open; two
 // derivations that agree rule that out. Use o for nothing else. It returns ErrDisagree.
 func (k *MessageKey) Agrees(o *MessageKey) error {
-	var probe [probeSize]byte
-	blob, err := o.Seal(nil, nil, probe[:], probe[:1])
+	room := probes.Get().(*probe)
+	defer probes.Put(room)
+	blob, err := o.Seal(room.blob[:0], room.scratch[:0], room.plaintext[:], room.plaintext[:1])
 	if err != nil {
 		return err
 	}
-	got, err := k.Open(nil, nil, blob, probe[:1])
-	if err != nil || !bytes.Equal(got, probe[:]) {
+	got, err := k.Open(room.opened[:0], room.scratch[:0], blob, room.plaintext[:1])
+	if err != nil || !bytes.Equal(got, room.plaintext[:]) {
 		return ErrDisagree
 	}
 	return nil
 }
+
+// probe is the memory of one comparison. Nothing in it is a secret: the plaintext is zeros.
+type probe struct {
+	plaintext, opened [probeSize]byte
+	blob              [Overhead + probeSize]byte
+	scratch           [Scratch + 1]byte
+}
+
+var probes = sync.Pool{New: func() any { return new(probe) }}

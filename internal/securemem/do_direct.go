@@ -4,4 +4,10 @@ package securemem
 
 import "runtime/secret"
 
-func do(f func()) { secret.Do(f) }
+func do(f func()) {
+	if secret.Enabled() { // the outer call erases all of it, once
+		f()
+		return
+	}
+	secret.Do(f)
+}

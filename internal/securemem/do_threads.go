@@ -22,6 +22,10 @@ const spareThreads = 32
 var spare sync.Once
 
 func do(f func()) {
+	if secret.Enabled() { // the outer call erases all of it, once
+		f()
+		return
+	}
 	spare.Do(makeThreads)
 	secret.Do(f)
 }

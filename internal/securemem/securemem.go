@@ -117,8 +117,9 @@ func AllowUnlocked(allow bool) { std.allowUnlocked(allow) }
 
 // Do runs f and then erases what it left in registers, on its stack and, once the collector finds it dead, on the heap,
 // when the program was built with GOEXPERIMENT=runtimesecret for linux/amd64 or linux/arm64; otherwise it only runs f.
-// Goroutines started by f and global variables are not covered. Calls may nest. A panic of f passes through.
-// Package runtime/secret is the source; a call costs about 70 ns.
+// Goroutines started by f and global variables are not covered. Calls may nest: then
+// the outermost erases. A panic of f passes through. Package runtime/secret is the source; a call costs about 70 ns and the
+// clearing of the whole stack that the goroutine has left, so several steps that follow each other are better done in one.
 //
 // f computes: it calls no C, waits for nothing, sets no deadline or other timer and locks no thread, or the process may die of
 // it, as spareThreads tells; and it is short, for a goroutine inside is stopped at calls of functions only.

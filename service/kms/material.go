@@ -115,14 +115,18 @@ func (m *material) retire(mk *messageKey) { m.sealing.CompareAndSwap(mk, nil) }
 // nobody can decrypt.
 func (m *material) draw(key api.KeyID, now time.Time) (*messageKey, error) {
 	h := seal.NewMessageHeader(key, m.short())
-	first, err := m.derive(h)
-	if err != nil {
-		return nil, err
-	}
-	if !m.intact(key) {
-		return nil, errMaterialChanged
-	}
-	second, err := m.derive(h)
+	var first, second *seal.MessageKey
+	var err error
+	securemem.Do(func() {
+		if first, err = m.derive(h); err != nil {
+			return
+		}
+		if !m.intact(key) {
+			err = errMaterialChanged
+			return
+		}
+		second, err = m.derive(h)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +168,7 @@ func (m *material) openingKey(h seal.MessageHeader, now time.Time) (mk *seal.Mes
 type keptKeys struct {
 	budget     *atomic.Int64 // left to the account
 	mu         sync.Mutex
-	young, old map[[seal.Salt]byte]keptKey // guarded by mu
+	young, old map[[seal.Salt]byte]keptKey // guarded by mu; nil before the first
 }
 
 type keptKey struct {
@@ -173,8 +177,7 @@ type keptKey struct {
 }
 
 func newKeptKeys(budget *atomic.Int64) *keptKeys {
-	o := &keptKeys{budget: budget, young: map[[seal.Salt]byte]keptKey{}, old: map[[seal.Salt]byte]keptKey{}}
-	return o
+	return &keptKeys{budget: budget}
 }
 
 func (o *keptKeys) get(salt [seal.Salt]byte, now time.Time) *seal.MessageKey {
@@ -197,6 +200,9 @@ func (o *keptKeys) get(salt [seal.Salt]byte, now time.Time) *seal.MessageKey {
 func (o *keptKeys) add(salt [seal.Salt]byte, mk *seal.MessageKey, now time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.young == nil {
+		o.young, o.old = map[[seal.Salt]byte]keptKey{}, map[[seal.Salt]byte]keptKey{}
+	}
 	if len(o.young) >= api.OpenKeysPerKey/2 || o.budget.Load() <= 0 {
 		o.turn()
 	}
