@@ -44,7 +44,7 @@ var allSettings = settings.Table{
 	span("limits.idle-timeout", settings.TimeText(api.IdleTimeout), "without a whole request, until a connection is ended"),
 
 	count("cache.cached-keys", api.CachedKeys, 1<<24, "keys whose material is kept in memory, as far as a quarter of the memory that may be locked holds them"),
-	count("cache.packed-keys", api.PackedKeys, 1<<28, "keys kept sealed in memory besides those, 200 bytes each once they were used"),
+	count("cache.packed-keys", api.PackedKeys, 1<<28, "keys kept sealed in memory besides those, 140 bytes each once they were used"),
 	count("cache.cached-aliases", api.CachedAliases, 1<<24, "aliases whose keys are kept in memory"),
 
 	count("workers.store-workers", api.StoreWorkers, pools.MaxWorkers, "jobs that wait for the store at once"),

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/keyrack/keyrack/access/policy"
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/keystore"
 )
@@ -141,10 +142,16 @@ func (s *shard[K, V]) close() {
 	s.ring, s.taken = nil, 0
 }
 
+// account is what the keys of one account share.
+type account struct {
+	rules *policy.Rules // of a key that has no policy of its own
+	left  atomic.Int64  // message keys of old messages that it may still keep, see keptKeys
+}
+
 // cache keeps snapshots of keys. Safe for concurrent use.
 type cache struct {
-	shards  [16]shard[api.KeyID, *key]
-	budgets sync.Map // api.AccountID -> *atomic.Int64, see keptKeys
+	shards   [16]shard[api.KeyID, *key]
+	accounts sync.Map // api.AccountID -> *account
 }
 
 // newCache returns a cache for most keys, whose secrets take no more than room bytes of
@@ -202,15 +209,15 @@ func (c *cache) expire(now time.Time) {
 	}
 }
 
-// budget returns how many message keys of old messages an account may still keep.
-func (c *cache) budget(a api.AccountID) *atomic.Int64 {
-	b, ok := c.budgets.Load(a)
+// account returns what the keys of an account share.
+func (c *cache) account(id api.AccountID) *account {
+	a, ok := c.accounts.Load(id)
 	if !ok {
-		fresh := new(atomic.Int64)
-		fresh.Store(api.OpenKeysPerAccount)
-		b, _ = c.budgets.LoadOrStore(a, fresh)
+		fresh := &account{rules: policy.AccountRoot(id)}
+		fresh.left.Store(api.OpenKeysPerAccount)
+		a, _ = c.accounts.LoadOrStore(id, fresh)
 	}
-	return b.(*atomic.Int64)
+	return a.(*account)
 }
 
 // aliases keeps which key an alias names. Safe for concurrent use.

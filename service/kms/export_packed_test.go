@@ -49,8 +49,23 @@ func (p Packed) Slot(tb testing.TB, id api.KeyID) []byte {
 	return s.slot(at)
 }
 
-// LongestPacked is the bytes of the longest plaintext.
-const LongestPacked = packedMost
+// LongestPacked is the bytes of the longest plaintext, PackedSlot those of the slot that holds one.
+const (
+	LongestPacked = packedMost
+	PackedSlot    = packedSlot
+)
+
+// KeyRow is the row of a key.
+type KeyRow = keyRow
+
+// Repack returns the row and account that come out of what is packed of a row; ok is false for one that is not packed.
+func Repack(row KeyRow) (back KeyRow, account api.AccountID, ok bool) {
+	if !row.packable() {
+		return back, account, false
+	}
+	account, rest := back.cutPacked(row.appendPacked(nil))
+	return back, account, len(rest) == 0
+}
 
 // IsPacked reports whether a key is kept packed by a service.
 func IsPacked(s *Service, id api.KeyID) bool {

@@ -205,7 +205,7 @@ func keyOfRow(n keystore.Name) (id api.KeyID, ok bool) {
 // newKey returns the snapshot of a key's row alone.
 func (s *Service) newKey(id api.KeyID, row keyRow, account api.AccountID) *key {
 	k := &key{id: id, account: account, row: row, multi: row.Multi}
-	k.arn, k.rules = s.realm.KeyARN(account, id, k.multi), policy.AccountRoot(account)
+	k.arn, k.rules = s.realm.KeyARN(account, id, k.multi), s.keys.account(account).rules
 	return k
 }
 
@@ -269,7 +269,7 @@ func (s *Service) readMaterial(r keystore.Reader, k *key, id []byte) (*material,
 	if err != nil {
 		return nil, err
 	}
-	return newMaterial(k.id, [32]byte(id), secret, s.keys.budget(k.account))
+	return newMaterial(k.id, id, secret, &s.keys.account(k.account).left)
 }
 
 // checkMaterialRow checks that a material's row is one of a key of that spec.

@@ -42,11 +42,14 @@ type messageKey struct {
 // not the same message key twice.
 var errMaterialChanged = errors.New("material does not derive what it derived before")
 
-// newMaterial takes over secret, whose id must be id.
-func newMaterial(key api.KeyID, id [32]byte, secret *securemem.Buffer, budget *atomic.Int64) (*material, error) {
-	m := &material{id: id, idText: hex.EncodeToString(id[:]), secret: secret, kept: newKeptKeys(budget)}
+// newMaterial takes over secret, whose id must begin with id, 4 to 32 bytes.
+func newMaterial(key api.KeyID, id []byte, secret *securemem.Buffer, budget *atomic.Int64) (*material, error) {
+	m := &material{id: materialID(key, secret.Bytes()), secret: secret, kept: &keptKeys{budget: budget}}
 	runtime.AddCleanup(m, release, held{secret, m.kept})
-	if !m.intact(key) {
+	var text [64]byte
+	hex.Encode(text[:], m.id[:])
+	m.idText = string(text[:])
+	if len(id) < 4 || subtle.ConstantTimeCompare(m.id[:min(len(id), 32)], id) != 1 {
 		return nil, fmt.Errorf("material %s: %w", m.idText, errMaterialChanged)
 	}
 	return m, nil
@@ -115,25 +118,31 @@ func (m *material) retire(mk *messageKey) { m.sealing.CompareAndSwap(mk, nil) }
 // nobody can decrypt.
 func (m *material) draw(key api.KeyID, now time.Time) (*messageKey, error) {
 	h := seal.NewMessageHeader(key, m.short())
-	var first, second *seal.MessageKey
+	var mk *seal.MessageKey
 	var err error
-	securemem.Do(func() {
-		if first, err = m.derive(h); err != nil {
-			return
-		}
-		if !m.intact(key) {
-			err = errMaterialChanged
-			return
-		}
-		second, err = m.derive(h)
-	})
+	securemem.Do(func() { mk, err = m.deriveTwice(key, h) })
+	if err != nil {
+		return nil, err
+	}
+	return &messageKey{mk, h.Salt, now.Add(api.MessageKeyLife)}, nil
+}
+
+func (m *material) deriveTwice(key api.KeyID, h seal.MessageHeader) (*seal.MessageKey, error) {
+	first, err := m.derive(h)
+	if err != nil {
+		return nil, err
+	}
+	if !m.intact(key) {
+		return nil, errMaterialChanged
+	}
+	second, err := m.derive(h)
 	if err != nil {
 		return nil, err
 	}
 	if err := first.Agrees(second); err != nil {
 		return nil, fmt.Errorf("%w: %w", errMaterialChanged, err)
 	}
-	return &messageKey{first, h.Salt, now.Add(api.MessageKeyLife)}, nil
+	return first, nil
 }
 
 // derive makes the message key of a header.
@@ -174,10 +183,6 @@ type keptKeys struct {
 type keptKey struct {
 	*seal.MessageKey
 	until time.Time
-}
-
-func newKeptKeys(budget *atomic.Int64) *keptKeys {
-	return &keptKeys{budget: budget}
 }
 
 func (o *keptKeys) get(salt [seal.Salt]byte, now time.Time) *seal.MessageKey {

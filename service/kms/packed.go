@@ -1,25 +1,21 @@
 package kms
 
 import (
-	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 
 	"github.com/keyrack/keyrack/api"
-	"github.com/keyrack/keyrack/internal/cbor"
 	"github.com/keyrack/keyrack/internal/securemem"
 	"github.com/keyrack/keyrack/keystore"
 )
 
-// packed keeps keys as their rows are, ten times smaller than a snapshot and off the Go heap, so that
+// packed keeps keys twenty times smaller than a snapshot and off the Go heap, so that
 // an appliance with more keys than snapshots does not ask its store for each use: opening one costs a
-// fraction of two proven reads. They are sealed with AES-256-GCM under a key of this process, so that
+// fraction of two proven reads. What is kept of a key: packedkey.go. They are sealed with AES-256-GCM under a key of this process, so that
 // material in clear is only ever in locked memory. Safe for concurrent use.
 type packed struct {
 	aead      cipher.AEAD
@@ -35,7 +31,7 @@ type packed struct {
 // The plaintext is what pack is given, the additional data the id. A length of 0 is a free slot.
 const (
 	packedShards = 16
-	packedSlot   = 192
+	packedSlot   = 128
 	packedHead   = len(api.KeyID{}) + 8 + 1
 	packedMost   = packedSlot - packedHead - 16 // bytes of a plaintext
 )
@@ -49,6 +45,7 @@ type packedShard struct {
 	table   []uint32          // number of a slot + 1, by hash and linear probing; 0 = free
 	used    []bool            // by slot: used since the hand last passed
 	room    *securemem.Buffer // for one plaintext
+	nonce   [12]byte          // the one in use: 8 bytes of a slot, and zeros
 	hand    int
 	changed keystore.Revision // of the newest change delivered
 	closed  bool
@@ -112,10 +109,9 @@ func (p *packed) open(id api.KeyID, f func(plaintext []byte)) (seen keystore.Rev
 	}
 	slot := s.slot(at)
 	s.used[at] = true
-	var nonce [12]byte
-	copy(nonce[:8], slot[16:])
+	copy(s.nonce[:8], slot[16:])
 	end := min(packedHead+int(slot[packedHead-1]), packedSlot)
-	plaintext, err := p.aead.Open(s.room.Bytes()[:0], nonce[:], slot[packedHead:end], id[:])
+	plaintext, err := p.aead.Open(s.room.Bytes()[:0], s.nonce[:], slot[packedHead:end], slot[:16])
 	if err != nil { // a bit has flipped: the store has the key, too
 		s.remove(id)
 		return 0, false
@@ -142,10 +138,9 @@ func (p *packed) put(id api.KeyID, seen keystore.Revision, fill func(room []byte
 	s.remove(id)
 	slot := s.slot(s.take(id))
 	copy(slot, id[:])
-	var nonce [12]byte
-	binary.BigEndian.PutUint64(nonce[:], p.sealed.Add(1))
-	copy(slot[16:], nonce[:8])
-	slot[packedHead-1] = byte(len(p.aead.Seal(slot[packedHead:packedHead:packedSlot], nonce[:], s.room.Bytes()[:n], id[:])))
+	binary.BigEndian.PutUint64(s.nonce[:], p.sealed.Add(1))
+	copy(slot[16:], s.nonce[:8])
+	slot[packedHead-1] = byte(len(p.aead.Seal(slot[packedHead:packedHead:packedSlot], s.nonce[:], s.room.Bytes()[:n], slot[:16])))
 }
 
 // drop forgets a key because of a change at a revision.
@@ -229,71 +224,4 @@ func (s *packedShard) remove(id api.KeyID) {
 			gap = i
 		}
 	}
-}
-
-// pack keeps a key that was read at revision seen in its small form, if it has one: a key has rows
-// besides its own and its material's, or a long description, is read from the store each time. Of its
-// material's id a part is kept, which says whether the secret suffered on the way here.
-func (s *Service) pack(k *key, seen keystore.Revision) {
-	row := k.row
-	if k.current == nil || row.Tags > 0 || row.Materials > 0 {
-		return
-	}
-	short := k.current.short()
-	row.Current = short[:]
-	s.packed.put(k.id, seen, func(room []byte) int {
-		b, err := cbor.Marshal(&row)
-		secret := k.current.secret.Bytes()
-		if err != nil || 1+len(b)+len(secret) > len(room) {
-			return 0
-		}
-		room[0] = byte(len(b))
-		return 1 + copy(room[1:], b) + copy(room[1+len(b):], secret)
-	})
-}
-
-// unpack makes the snapshot of a key from what pack kept, or returns errMaterialChanged.
-func (s *Service) unpack(id api.KeyID, plaintext []byte) (*key, error) {
-	row, secret := plaintext[1:1+plaintext[0]], plaintext[1+plaintext[0]:]
-	var r keyRow
-	if err := cbor.Unmarshal(row, &r); err != nil {
-		return nil, err
-	}
-	account, err := api.ParseAccountID(r.Account)
-	if err != nil {
-		return nil, err
-	}
-	current := materialID(id, secret)
-	if !bytes.Equal(current[:4], r.Current) {
-		return nil, errMaterialChanged
-	}
-	r.Current = current[:]
-	k := s.newKey(id, r, account)
-	mem, err := securemem.From(secret)
-	if err == nil {
-		k.current, err = newMaterial(id, current, mem, s.keys.budget(account))
-	}
-	return k, err
-}
-
-// unpacked returns the snapshot of a key that is packed, or nil: also for one whose secret is not what
-// was read, which the store has, too.
-func (s *Service) unpacked(id api.KeyID) (k *key, err error) {
-	seen, ok := s.packed.open(id, func(plaintext []byte) {
-		k, err = s.unpack(id, plaintext)
-	})
-	switch {
-	case !ok:
-		return nil, nil
-	case errors.Is(err, securemem.ErrFull):
-		return nil, s.noMemory(err)
-	case errors.Is(err, errMaterialChanged):
-		s.damaged.Add(1)
-		s.packed.drop(id, 0)
-		return nil, nil
-	case err != nil:
-		return nil, api.Internal(fmt.Errorf("unpack key %s: %w", id, err))
-	}
-	s.keys.put(k, seen)
-	return k, nil
 }

@@ -72,14 +72,14 @@ func TestPackedKeys(t *testing.T) {
 // TestPackedBitsThatFlip: a bit of a slot that flips costs the key its place, and never changes it.
 func TestPackedBitsThatFlip(t *testing.T) {
 	t.Parallel()
-	plaintext := bytes.Repeat([]byte{0xa5}, 100)
-	for bit := range 192 * 8 {
+	plaintext := bytes.Repeat([]byte{0xa5}, 80)
+	for bit := range kms.PackedSlot * 8 {
 		p := kms.NewPacked(t, 16)
 		p.Put(crowded(1), 0, plaintext)
 		p.Slot(t, crowded(1))[bit/8] ^= 1 << (bit % 8)
 		if got, ok := p.Get(crowded(1)); ok && !bytes.Equal(got, plaintext) {
 			t.Fatalf("bit %d: got %x", bit, got)
-		} else if used := 16 + 8 + 1 + 100 + 16; ok && bit < used*8 {
+		} else if used := 16 + 8 + 1 + 80 + 16; ok && bit < used*8 {
 			t.Errorf("bit %d flipped, and nobody noticed", bit)
 		}
 		p.Close()
@@ -105,7 +105,7 @@ func TestPackedNonces(t *testing.T) {
 func TestPackedLeavesNothing(t *testing.T) {
 	t.Parallel()
 	p := kms.NewPacked(t, 16)
-	p.Put(crowded(1), 0, bytes.Repeat([]byte{0xa5}, 100))
+	p.Put(crowded(1), 0, bytes.Repeat([]byte{0xa5}, 80))
 	slot := p.Slot(t, crowded(1))
 	p.Drop(crowded(1), 1)
 	if left := bytes.Trim(slot, "\x00"); len(left) > 0 {
@@ -200,6 +200,48 @@ func TestPackedFlipIsReadAnew(t *testing.T) {
 		}
 		if !kms.IsPacked(s, ref.ID) {
 			t.Errorf("%s it was sealed: what the store has is not kept", what)
+		}
+	}
+}
+
+// TestPackedRowLosesNothing sets each member of a key's row to each of some values: the row is packed with it, or not at all.
+func TestPackedRowLosesNothing(t *testing.T) {
+	t.Parallel()
+	elsewhere := map[string]bool{"Description": true, "Current": true, "Multi": true} // packed beside the row, and given by the id
+	plain := kms.KeyRow{Format: 1, Account: "111122223333"}
+	try := func(name string, row kms.KeyRow) (packed bool) {
+		back, account, ok := kms.Repack(row)
+		if ok && (!reflect.DeepEqual(back, row) || account.String() != row.Account) {
+			t.Errorf("%s: got %+v, want %+v", name, back, row)
+		}
+		return ok
+	}
+	if !try("plain", plain) {
+		t.Error("a plain row is not packed")
+	}
+	for _, account := range []string{"000000000000", "000000000001", "999999999999"} {
+		plain.Account = account
+		try("Account", plain)
+	}
+	for i := range reflect.TypeFor[kms.KeyRow]().NumField() {
+		for n := range 16 {
+			row := plain
+			field := reflect.ValueOf(&row).Elem().Field(i)
+			switch {
+			case field.CanUint():
+				field.SetUint(1 << n & (1<<field.Type().Bits() - 1))
+			case field.CanInt():
+				field.SetInt(1 << (4 * n))
+			case field.Kind() == reflect.Pointer:
+				field.Set(reflect.New(field.Type().Elem()))
+			}
+			name := reflect.TypeFor[kms.KeyRow]().Field(i).Name
+			if name == "RotateNext" {
+				row.RotateDays = uint16(row.RotateNext) | 1
+			}
+			if !elsewhere[name] {
+				try(name, row)
+			}
 		}
 	}
 }
