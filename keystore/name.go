@@ -45,27 +45,29 @@ func MakeName(s Space, components ...string) Name {
 // ParseName reads an encoded name as an engine finds it in its files. It accepts exactly what
 // [MakeName] makes and returns [ErrName] for everything else. It keeps no reference to b.
 func ParseName(b []byte) (Name, error) {
-	if len(b) > MaxName {
+	if !ValidName(b) {
 		return Name{}, ErrName
 	}
-	n := Name{string(b)}
-	if !n.Valid() {
-		return Name{}, ErrName
-	}
-	return n, nil
+	return Name{string(b)}, nil
 }
+
+// ValidName reports whether [ParseName] accepts b, and takes no memory.
+func ValidName(b []byte) bool { return valid(b) }
 
 // Valid reports whether n names a row: it came from [MakeName] or [ParseName], or is a bound that
 // equals such a name.
-func (n Name) Valid() bool {
-	if !n.Space().Known() || len(n.encoded) > MaxName {
+func (n Name) Valid() bool { return valid(n.encoded) }
+
+// valid reports whether s is a known space and whole components, in as many bytes as a name may have.
+func valid[S string | []byte](s S) bool {
+	if len(s) == 0 || len(s) > MaxName || !Space(s[0]).Known() {
 		return false
 	}
-	rest, ok := n.encoded[1:], true
-	for ok && rest != "" {
-		_, rest, ok = cutComponent(rest)
+	at := 1
+	for at+2 <= len(s) {
+		at += 2 + (int(s[at])<<8 | int(s[at+1]))
 	}
-	return ok
+	return at == len(s)
 }
 
 // cutComponent splits the first component off s and reports whether there was a whole one.

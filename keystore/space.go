@@ -49,7 +49,7 @@ const (
 // firstSealed is the lowest space of sealed rows.
 const firstSealed Space = 16
 
-var spaceNames = map[Space]string{
+var spaceNames = [256]string{
 	SpaceBucket:       "bucket",
 	SpaceSlot:         "slot",
 	SpaceSlotTable:    "slot-table",

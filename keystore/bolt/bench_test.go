@@ -3,6 +3,7 @@ package bolt_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -36,6 +37,19 @@ func BenchmarkGet(b *testing.B) {
 		if _, err := get(s, i); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkOpen opens a store of 250,000 rows, whose file is in the page cache.
+func BenchmarkOpen(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "store.db")
+	populate(b, path, 250_000, 300)
+	info, err := os.Stat(path)
+	check(b, err)
+	b.SetBytes(info.Size())
+	b.ReportAllocs()
+	for b.Loop() {
+		closeStore(b, open(b, path))
 	}
 }
 

@@ -105,7 +105,7 @@ func open(path string, mapping func(size int64) int) (*Store, error) {
 func openLocked(path string, f *os.File, mapping func(size int64) int) (*Store, error) {
 	size, err := examine(path, f)
 	if err != nil {
-		return nil, errors.Join(err, f.Close())
+		return nil, errors.Join(err, release(f))
 	}
 	e := &engine{path: path, file: f, end: (*bbolt.Tx).Commit, between: func() {}}
 	if err := e.open(mapping(size)); err != nil {

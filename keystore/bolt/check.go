@@ -1,8 +1,12 @@
 package bolt
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
 
 	"github.com/keyrack/keyrack/keystore"
 )
@@ -11,17 +15,19 @@ import (
 // than fail it, and ends because no page is visited twice.
 //
 // It looks at every page of an image before bolt may: a page that two claim, or that is in use
-// and in the freelist, bolt would overwrite at the next commit.
+// and in the freelist, bolt would overwrite at the next commit. Goroutines share the tree; whichever
+// comes second to a page fails the walk.
 type walk struct {
 	*image
-	claimed []uint64 // a bit a page
-	bufs    [maxDepth + 1][]byte
+	claimed []atomic.Uint64 // a bit a page
+	failed  atomic.Bool     // a goroutine has met an error: the others need not go on
 }
 
-// check reads all pages of an image and returns what is wrong with it. Pages that nobody claims are
-// only lost room. It holds a bit a page and a path of nodes in memory.
+// check reads all pages of an image and returns what is wrong with it, one thing where there are
+// several. Pages that nobody claims are only lost room. It holds a bit a page in memory, the upper
+// nodes, and a path of nodes for each processor.
 func (im *image) check() error {
-	w := &walk{image: im, claimed: make([]uint64, im.pages/64+1)}
+	w := &walk{image: im, claimed: make([]atomic.Uint64, im.pages/64+1)}
 	if err := w.claim(0, 2); err != nil {
 		return err
 	}
@@ -40,59 +46,119 @@ func (w *walk) claim(id, n uint64) error {
 		if id >= w.pages {
 			return fmt.Errorf("page %d of %d", id, w.pages)
 		}
-		if w.claimed[id/64]&(1<<(id%64)) != 0 {
+		if bit := uint64(1) << (id % 64); w.claimed[id/64].Or(bit)&bit != 0 {
 			return fmt.Errorf("page %d has two owners", id)
 		}
-		w.claimed[id/64] |= 1 << (id % 64)
 	}
 	return nil
 }
+
+// partsEach is into how many parts the tree is cut for each processor, at least: so many that it hardly
+// shows when the last of them is walked alone.
+const partsEach = 8
 
 // tree checks the rows. Small stores have them inside of the page of buckets.
 func (w *walk) tree() error {
 	if w.rows.root == 0 {
-		return w.leaf(w.rows.leaf, nil, nil)
+		return w.rows.leaf.rowsIn(nil, nil)
 	}
-	return w.node(w.rows.root, 0, nil, nil)
-}
-
-// node checks the tree under page id, whose keys must be at least lo and below hi. lo and hi lie in
-// the nodes above, whose memory stays while what is under them is read. Only a root may be empty:
-// bolt takes out of the tree what a deletion left empty.
-func (w *walk) node(id uint64, depth int, lo, hi []byte) error {
-	if depth == maxDepth {
-		return errDeep
-	}
-	n, buf, err := w.image.node(id, w.bufs[depth])
+	procs := runtime.GOMAXPROCS(0)
+	parts, err := w.cut(procs * partsEach)
 	if err != nil {
 		return err
 	}
-	w.bufs[depth] = buf
-	if err := w.claim(id, uint64(len(n.b)/w.pageSize)); err != nil {
-		return err
+	var next atomic.Int64
+	errs := make([]error, procs)
+	var all sync.WaitGroup
+	for i := range errs {
+		all.Go(func() { errs[i] = w.parts(parts, &next) })
 	}
-	if n.leaf {
-		err = w.leaf(n, lo, hi)
-	} else {
-		err = w.branch(n, depth, lo, hi)
-	}
-	if err == nil && n.count == 0 && depth > 0 {
-		err = fmt.Errorf("page %d is empty", id)
-	}
-	return err
+	all.Wait()
+	return cmp.Or(errs...)
 }
 
-// branch checks what is under each element: keys from its own up to that of the next one.
-func (w *walk) branch(n node, depth int, lo, hi []byte) error {
-	if err := n.ordered(lo, hi); err != nil {
-		return err
+// subtree is what is under a page, depth levels below the root of the tree: its keys must be at least
+// lo and below hi, where a nil hi is no bound. lo and hi lie in the nodes above, whose memory stays
+// while the subtree is checked.
+type subtree struct {
+	id     uint64
+	depth  int
+	lo, hi []byte
+}
+
+// cut checks the upper nodes, level by level, until so many subtrees or none are under them, and
+// returns these.
+func (w *walk) cut(enough int) ([]subtree, error) {
+	parts := []subtree{{id: w.rows.root}}
+	for len(parts) > 0 && len(parts) < enough {
+		t := parts[0]
+		n, _, err := w.visit(t, nil)
+		if err != nil {
+			return nil, err
+		}
+		parts = parts[1:]
+		for i := 0; !n.leaf && i < n.count; i++ {
+			parts = append(parts, n.under(i, t))
+		}
 	}
-	for i := range n.count {
-		if err := w.node(n.child(i), depth+1, n.key(i), n.upper(i, hi)); err != nil {
+	return parts, nil
+}
+
+// parts checks one subtree after the other, those that other goroutines have not begun.
+func (w *walk) parts(parts []subtree, next *atomic.Int64) error {
+	var bufs [maxDepth + 1][]byte
+	for i := next.Add(1); i <= int64(len(parts)); i = next.Add(1) {
+		if err := w.descend(parts[i-1], &bufs); err != nil {
+			w.failed.Store(true)
 			return err
 		}
 	}
 	return nil
+}
+
+// descend checks a subtree, unless the walk has failed elsewhere. Nodes are read into bufs, one a level.
+func (w *walk) descend(t subtree, bufs *[maxDepth + 1][]byte) error {
+	n, buf, err := w.visit(t, bufs[t.depth])
+	bufs[t.depth] = buf
+	if err != nil || n.leaf || w.failed.Load() {
+		return err
+	}
+	for i := range n.count {
+		if err := w.descend(n.under(i, t), bufs); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// visit claims and checks the node at the top of a subtree, which it reads as image.node does. Only a root may be empty:
+// bolt takes out of the tree what a deletion left empty.
+func (w *walk) visit(t subtree, buf []byte) (node, []byte, error) {
+	if t.depth == maxDepth {
+		return node{}, buf, errDeep
+	}
+	n, buf, err := w.node(t.id, buf)
+	if err != nil {
+		return n, buf, err
+	}
+	if err := w.claim(t.id, uint64(len(n.b)/w.pageSize)); err != nil {
+		return n, buf, err
+	}
+	switch {
+	case n.count == 0 && t.depth > 0:
+		err = fmt.Errorf("page %d is empty", t.id)
+	case n.leaf:
+		err = n.rowsIn(t.lo, t.hi)
+	default:
+		err = n.ordered(t.lo, t.hi)
+	}
+	return n, buf, err
+}
+
+// under returns what is under element i of the branch at the top of t: keys from its own up to that of
+// the next one.
+func (n node) under(i int, t subtree) subtree {
+	return subtree{n.child(i), t.depth + 1, n.key(i), n.upper(i, t.hi)}
 }
 
 // upper returns the key below which all under element i of a branch is, when all in it is below hi.
@@ -103,13 +169,14 @@ func (n node) upper(i int, hi []byte) []byte {
 	return hi
 }
 
-// leaf checks that all elements are rows. Their values are the business of the layer above.
-func (w *walk) leaf(n node, lo, hi []byte) error {
+// rowsIn checks that all elements of a leaf are rows, in order and within bounds. Their values are the
+// business of the layer above.
+func (n node) rowsIn(lo, hi []byte) error {
 	if err := n.ordered(lo, hi); err != nil {
 		return err
 	}
 	for i := range n.count {
-		if _, err := keystore.ParseName(n.key(i)); err != nil || n.isBucket(i) {
+		if !keystore.ValidName(n.key(i)) || n.isBucket(i) {
 			return fmt.Errorf("element %d is no row", i)
 		}
 	}

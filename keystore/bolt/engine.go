@@ -172,7 +172,7 @@ func (e *engine) Close() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.stuck {
-		return errors.Join(flock(e.file, syscall.LOCK_UN), e.file.Close())
+		return release(e.file)
 	}
 	return e.db.Close()
 }

@@ -26,6 +26,15 @@ func (s *Store) EndWith(end func(*bbolt.Tx) error) { s.engine.end = end }
 // it is held. None may run.
 func (s *Store) BeginWith(between func()) { s.engine.between = between }
 
+// RootPage returns the page of buckets of a file's newest state.
+func RootPage(file []byte) int {
+	m, err := findMeta(bytes.NewReader(file))
+	if err != nil {
+		panic(err)
+	}
+	return int(m.root)
+}
+
 // Links returns where in a file's newest state the numbers of pages stand: of children in branches,
 // and of free pages.
 func Links(file []byte) (children, free []int) {

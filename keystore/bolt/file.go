@@ -65,6 +65,10 @@ func flock(f *os.File, how int) error {
 	}
 }
 
+// release lets go of a locked file. Closing alone would not do: a process that this one is about to
+// start has the open file too, until it runs its own program, and with it the lock.
+func release(f *os.File) error { return errors.Join(flock(f, syscall.LOCK_UN), f.Close()) }
+
 // Create makes a new, empty store at path, of mode 0600, and opens it as Open does. The file appears
 // whole and durable or, whatever happens, not at all; what a Create that was cut off left beside it
 // goes with the next one. Nobody else can open it first. Errors are ErrExists and what the file

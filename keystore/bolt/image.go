@@ -50,6 +50,9 @@ func readImage(f io.ReaderAt, m meta) (*image, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(root.b) != m.pageSize {
+		return nil, errors.New("the page of buckets has pages behind it")
+	}
 	header, err := subBucket(root, bucketHeader)
 	if err != nil || header.root != 0 {
 		return nil, errors.Join(fmt.Errorf("%w: it has no header", ErrFormat), err)

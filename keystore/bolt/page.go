@@ -243,7 +243,7 @@ func (n node) descend(key []byte) int {
 func (n node) ordered(lo, hi []byte) error {
 	for i := range n.count {
 		key := n.key(i)
-		if bytes.Compare(key, lo) < 0 || i > 0 && bytes.Equal(key, lo) {
+		if c := bytes.Compare(key, lo); c < 0 || c == 0 && i > 0 {
 			return fmt.Errorf("key %d is out of order", i)
 		}
 		lo = key
