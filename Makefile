@@ -25,7 +25,8 @@ run: build ## build, then show a throw-away appliance at work; Ctrl-C ends it
 	@./bin/keyrack dev --demo
 static: ## build bin/keyrack-static, which needs no C library
 	CGO_ENABLED=0 $(BUILD) -o bin/keyrack-static ./cmd/keyrack
-setup: ## install the Debian packages that the tests use; nothing to do when all are there
+setup: ## install the Debian packages that the tests use, and fetch Wycheproof's vectors; nothing to do when all are there
+	@go test -count=1 -run '^TestWycheproofIsThere$$' ./internal/vectors
 	@need=; for p in $(DEBIAN); do command -v $${p#*:} >/dev/null || [ -e $${p#*:} ] || need+=" $${p%:*}"; done; [ "$$need" ] || exit 0; \
 	as=; [ $$(id -u) = 0 ] || as=$$(command -v sudo) || { echo "run as root: apt-get install$$need"; exit 1; }; \
 	$$as apt-get -q update && $$as env DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends $$need

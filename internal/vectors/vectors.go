@@ -1,7 +1,7 @@
 // Package vectors reads known answers for tests: those of NIST's validation programs from Debian's package
-// python3-cryptography-vectors, which make setup installs, and those that a Go module carries, such as Wycheproof's and
-// NIST's ACVP server's in circl. Read NIST, Case and JSON first. It computes nothing; a file that is missing, or that
-// has not what is asked for, ends the test.
+// python3-cryptography-vectors, which make setup installs, those of Wycheproof from its Go module, and those of NIST's
+// ACVP server, which circl carries. Read NIST, Wycheproof and JSON first. It computes nothing; a file that is missing,
+// or that has not what is asked for, ends the test.
 package vectors
 
 import (
@@ -131,22 +131,4 @@ func JSON(tb testing.TB, module, path string, v any) {
 	if err := json.NewDecoder(z).Decode(v); err != nil {
 		tb.Fatal(err)
 	}
-}
-
-// Wycheproof is a file of Wycheproof's vectors for signatures (github.com/C2SP/wycheproof, schemas
-// mldsa_verify, mldsa_sign_seed and eddsa_verify).
-type Wycheproof struct {
-	TestGroups []struct {
-		PublicKey, PrivateSeed Octets
-		Key                    struct{ PK, SK Octets }
-		Tests                  []Signature
-	}
-}
-
-// Signature is one of them. Result is "valid" or "invalid".
-type Signature struct {
-	TcID          int
-	Comment       string
-	Msg, Ctx, Sig Octets
-	Result        string
 }

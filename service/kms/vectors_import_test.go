@@ -95,7 +95,7 @@ func TestImportedAnswersOfRSA(t *testing.T) {
 	}
 }
 
-// TestImportedAnswersOfLattices: the first answers of TestMLDSAAnswers and TestMLKEMAnswers, from PKCS#8 with the seed.
+// TestImportedAnswersOfLattices: the first answers of TestWycheproofMLDSA and TestMLKEMAnswers, from PKCS#8 with the seed.
 func TestImportedAnswersOfLattices(t *testing.T) {
 	t.Parallel()
 	r := racktest.Start(t)
@@ -106,9 +106,7 @@ func TestImportedAnswersOfLattices(t *testing.T) {
 		}
 		return b
 	}
-	var w vectors.Wycheproof
-	vectors.JSON(t, "github.com/cloudflare/circl", "sign/schemes/testdata/wycheproof/mldsa_44_sign_seed_test", &w)
-	g := w.TestGroups[0]
+	g := vectors.Wycheproof(t, "mldsa_44_sign_seed")[0]
 	arn := imported(t, r, kmsapi.KeySpecMLDSA44, signsAndVerifies, file(pq.MLDSA44, g.PrivateSeed))
 	if err := verify(t, r, arn, mlDSA, kmsapi.MessageRaw, g.Tests[0].Msg, g.Tests[0].Sig); err != nil || g.Tests[0].Result != "valid" {
 		t.Errorf("got %v, want %s", err, g.Tests[0].Result)
