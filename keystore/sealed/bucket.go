@@ -33,7 +33,7 @@ type spot struct {
 func (s *Store) locate(n keystore.Name) spot {
 	var room [32]byte
 	h := seal.MAC(room[:0], s.names.Bytes(), n.Append(nil))
-	return spot{binary.BigEndian.Uint16(h), [hashSize]byte(h[2:])}
+	return spot{uint16(int(binary.BigEndian.Uint16(h)) % s.spread), [hashSize]byte(h[2:])}
 }
 
 // place says where records of a bucket live that are sealed with the key of this number.
@@ -71,23 +71,35 @@ func (k *versionKeys) newLeaf(bucket uint16, row []byte, rows int) *node {
 // what it says of the row is the row's own word until the digest is compared.
 func (k keyset) parseLeaf(bucket uint16, row []byte) (*node, *versionKeys, error) {
 	r, ok := seal.ParseRecord(row)
-	entries := len(row) - seal.RecordOverhead - bucketHead
-	if !ok || len(row) > maxBucketRow || entries < entrySize || entries%entrySize != 0 {
+	rows, _, whole := shape(len(row) - seal.RecordOverhead)
+	if !ok || len(row) > maxBucketRow || !whole {
 		return nil, nil, broken(bucketName(bucket), "is not a bucket row")
 	}
 	version := k.of(r.Number)
 	if version == nil {
 		return nil, nil, broken(bucketName(bucket), fmt.Sprintf("is sealed under version %d of the domain key, which is not in use", r.Number))
 	}
-	return version.newLeaf(bucket, row, entries/entrySize), version, nil
+	return version.newLeaf(bucket, row, rows), version, nil
+}
+
+// shape returns how many records a bucket row of so many bytes lists, and whether it has an older part,
+// or that none is so long.
+func shape(size int) (rows int, renewing, whole bool) {
+	size -= bucketHead
+	if renewing = size%entrySize == olderFrame%entrySize; renewing {
+		size -= olderFrame
+	}
+	return size / entrySize, renewing, size >= entrySize && size%entrySize == 0
 }
 
 // bucket is a bucket row that was opened: number 4 ‖ key 32 ‖ entries, 48 bytes each, in ascending
-// order of hashes. The zero bucket is one that has no row. All of it is in locked memory: the key
-// for its own sake, the entries since they come out of the same AEAD.
+// order of hashes, and while it is renewed the older part, see renew.go. The zero bucket is one that has
+// no row. All of it is in locked memory: the keys for their own sake, the entries since they come out
+// of the same AEAD.
 type bucket struct {
-	mem  *securemem.Buffer // nil without a row
-	used int               // bytes of mem
+	mem   *securemem.Buffer // nil without a row
+	used  int               // bytes of mem
+	older int               // of them, those before the older part; 0 = it has none
 
 	// added are the hashes of entries that were not there before; changed says that one was replaced
 	// or removed that was.
@@ -104,7 +116,7 @@ func (k *versionKeys) openBucket(appliance [16]byte, number uint16, row []byte) 
 		return nil, err
 	}
 	b := &bucket{mem: mem, used: size}
-	if _, err = k.unwrap(mem.Bytes()[:0], appliance, number, bucketName(number), row); err != nil || !b.ordered() {
+	if _, err = k.unwrap(mem.Bytes()[:0], appliance, number, bucketName(number), row); err != nil || !b.split() || !b.ordered() {
 		mem.Free()
 		return nil, broken(bucketName(number), "does not open")
 	}
@@ -128,34 +140,63 @@ func (b *bucket) key() []byte       { return b.mem.Bytes()[4:bucketHead] }
 // dirty reports whether the entries differ from those of the stored row.
 func (b *bucket) dirty() bool { return b.changed || len(b.added) > 0 }
 
-// rows returns how many entries there are.
-func (b *bucket) rows() int { return max(0, b.used-bucketHead) / entrySize }
+// under returns the number and the key that a record says it is sealed with, the newest ones if the
+// bucket has no such key.
+func (b *bucket) under(number uint32) (uint32, []byte) {
+	if b.older != 0 && number == b.olderNumber() {
+		return number, b.mem.Bytes()[b.older+4 : b.older+bucketHead]
+	}
+	return b.number(), b.key()
+}
 
-func (b *bucket) entry(i int) []byte {
-	at := bucketHead + i*entrySize
-	return b.mem.Bytes()[at : at+entrySize]
+// rows returns how many entries there are.
+func (b *bucket) rows() int { return (len(b.entries()) + len(b.left())) / entrySize }
+
+// entries are those of records that are sealed with the newest key.
+func (b *bucket) entries() []byte {
+	switch {
+	case b.mem == nil:
+		return nil
+	case b.older != 0:
+		return b.mem.Bytes()[bucketHead:b.older]
+	}
+	return b.mem.Bytes()[bucketHead:b.used]
 }
 
 // ordered reports whether the entries are what this package writes.
 func (b *bucket) ordered() bool {
-	for i := 1; i < b.rows(); i++ {
-		if bytes.Compare(b.entry(i - 1)[:hashSize], b.entry(i)[:hashSize]) >= 0 {
+	return b.number() > 0 && ascending(b.entries()) && ascending(b.left())
+}
+
+func ascending(entries []byte) bool {
+	for at := entrySize; at < len(entries); at += entrySize {
+		if bytes.Compare(entries[at-entrySize:][:hashSize], entries[at:][:hashSize]) >= 0 {
 			return false
 		}
 	}
-	return b.number() > 0
+	return true
 }
 
-// find returns the index of the entry with this hash, or where it would be inserted.
-func (b *bucket) find(hash [hashSize]byte) (i int, found bool) {
-	return sort.Find(b.rows(), func(i int) int { return bytes.Compare(hash[:], b.entry(i)[:hashSize]) })
+// search returns where among entries the one with this hash is, in bytes, or where it would be inserted.
+func search(entries []byte, hash [hashSize]byte) (at int, found bool) {
+	i, found := sort.Find(len(entries)/entrySize, func(i int) int { return bytes.Compare(hash[:], entries[i*entrySize:][:hashSize]) })
+	return i * entrySize, found
+}
+
+// find returns where in mem the entry with this hash is, in either part, or where it would be inserted.
+func (b *bucket) find(hash [hashSize]byte) (at int, found bool) {
+	if at, found := search(b.left(), hash); found {
+		return b.older + bucketHead + at, true
+	}
+	at, found = search(b.entries(), hash)
+	return bucketHead + at, found
 }
 
 // mark returns the mark of the record that is listed under a hash.
 func (b *bucket) mark(hash [hashSize]byte) (mark [32]byte, listed bool) {
-	i, listed := b.find(hash)
+	at, listed := b.find(hash)
 	if listed {
-		copy(mark[:], b.entry(i)[hashSize:])
+		copy(mark[:], b.mem.Bytes()[at+hashSize:])
 	}
 	return mark, listed
 }
@@ -176,27 +217,31 @@ func (b *bucket) create() error {
 	return nil
 }
 
-// set lists a record under the hash of its name, in the place of one that is listed already.
+// set lists a record that is sealed with the newest key under the hash of its name, in the place of one
+// that is listed already.
 func (b *bucket) set(hash [hashSize]byte, mark [32]byte) error {
-	i, found := b.find(hash)
+	if b.isLeft(hash) {
+		b.remove(hash)
+	}
+	at, found := b.find(hash)
 	switch {
 	case !found:
-		if err := b.insert(i); err != nil {
+		if err := b.insert(at); err != nil {
 			return err
 		}
 		b.added = append(b.added, hash)
 	case !slices.Contains(b.added, hash):
 		b.changed = true
 	}
-	copy(b.entry(i), hash[:])
-	copy(b.entry(i)[hashSize:], mark[:])
+	copy(b.mem.Bytes()[at:], hash[:])
+	copy(b.mem.Bytes()[at+hashSize:], mark[:])
 	return nil
 }
 
-// insert makes room for an entry before the i-th, in a larger buffer where this one is full: a
-// quarter larger, so that a transaction that fills a bucket copies it a few times only.
-func (b *bucket) insert(i int) error {
-	if b.used == b.mem.Len() {
+// insert makes room for an entry at a place before the older part, in a larger buffer where this one is
+// full: a quarter larger, so that a transaction that fills a bucket copies it a few times only.
+func (b *bucket) insert(at int) error {
+	if b.used+entrySize > b.mem.Len() {
 		mem, err := securemem.New(b.used + b.used/4 + entrySize)
 		if err != nil {
 			return err
@@ -205,22 +250,30 @@ func (b *bucket) insert(i int) error {
 		b.mem.Free()
 		b.mem = mem
 	}
-	at := bucketHead + i*entrySize
 	all := b.mem.Bytes()
 	copy(all[at+entrySize:], all[at:b.used])
 	b.used += entrySize
+	if b.older != 0 {
+		b.older += entrySize
+	}
 	return nil
 }
 
 // remove takes an entry off the list, where it is.
 func (b *bucket) remove(hash [hashSize]byte) {
-	i, found := b.find(hash)
+	at, found := b.find(hash)
 	if !found {
 		return
 	}
-	all, at := b.plaintext(), bucketHead+i*entrySize
+	all := b.plaintext()
 	copy(all[at:], all[at+entrySize:])
 	b.used -= entrySize
+	switch {
+	case b.older > at:
+		b.older -= entrySize
+	case b.older != 0:
+		b.leave()
+	}
 	if j := slices.Index(b.added, hash); j >= 0 {
 		b.added = slices.Delete(b.added, j, j+1)
 	} else {

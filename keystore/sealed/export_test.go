@@ -2,7 +2,10 @@ package sealed
 
 import (
 	"context"
+	"errors"
+	"testing"
 
+	"github.com/keyrack/keyrack/internal/securemem"
 	"github.com/keyrack/keyrack/keystore"
 )
 
@@ -41,6 +44,52 @@ func (s *Store) HoldsKeys() bool {
 // Shrink bounds the buckets that a transaction opens by less than what they are bounded by otherwise.
 func (s *Store) Shrink(buckets, bytes int) { s.maxBuckets, s.maxBucketBytes = buckets, bytes }
 
+// Spread is a failpoint: names are spread over so few buckets, of which each is as full as in a store that
+// is as many times larger. It is called once the store is open, each time.
+func (s *Store) Spread(buckets int) { s.spread = buckets }
+
+// RenewPart is a failpoint: it begins the renewal of the bucket of a name, or goes on with one, and stops as a process
+// does that ends after one of its transactions, which moved the records of these names.
+func (s *Store) RenewPart(ctx context.Context, of keystore.Name, names []keystore.Name) error {
+	_, err := s.update(ctx, func(t *tx) error {
+		err := t.renew(&renewal{number: s.locate(of).bucket}, names)
+		if errors.Is(err, errMoved) { // none of them was left
+			return nil
+		}
+		return err
+	})
+	return err
+}
+
+// AtATime returns how many records have those buckets that a Renew of these names reads the names of at a
+// time, where it may be so many, and how many buckets they are.
+func (s *Store) AtATime(names []keystore.Name, most int) (rows, buckets int) {
+	of := map[uint16]*renewal{}
+	for _, n := range names {
+		of[s.locate(n).bucket] = new(renewal)
+	}
+	some := s.some(of, most)
+	for number := range some {
+		rows += s.ledger.current().tree.leaf(number).rows
+	}
+	return rows, len(some)
+}
+
+// IsBucket reports whether the value of a bucket row, that opens, is taken for one.
+func IsBucket(tb testing.TB, value []byte) bool {
+	tb.Helper()
+	if _, _, whole := shape(len(value)); !whole {
+		return false
+	}
+	mem, err := securemem.From(value)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer mem.Free()
+	b := &bucket{mem: mem, used: len(value)}
+	return b.split() && b.ordered()
+}
+
 // Opened returns how many buckets a transaction has opened, and their bytes.
 func Opened(r keystore.Reader) (buckets, bytes int) {
 	o := r.(*reader).opener
@@ -53,11 +102,11 @@ func Opened(r keystore.Reader) (buckets, bytes int) {
 	return len(o.buckets), bytes
 }
 
-// BucketKey returns a copy of the key of the bucket of n.
+// BucketKey returns a copy of the key of the bucket of n, nil if it has none.
 func (s *Store) BucketKey(ctx context.Context, n keystore.Name) (key []byte, err error) {
 	err = s.view(ctx, func(r *reader) error {
 		b, err := r.bucket(s.locate(n).bucket)
-		if err == nil {
+		if err == nil && b.mem != nil {
 			key = append(key, b.key()...)
 		}
 		return err

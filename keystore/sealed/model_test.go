@@ -1,6 +1,7 @@
 package sealed_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -20,13 +21,15 @@ type machine struct {
 
 	from, to byte // versions of the domain key; equal at rest
 	steps    uint64
+	spread   int // of the names
 }
 
-// TestBehavesLikeItsModel plays writes, restarts, and rotations of which any number of steps is made.
+// TestBehavesLikeItsModel plays writes, restarts, rotations and renewals of which any number of steps is made.
 func TestBehavesLikeItsModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
 		m := &machine{t: t, below: keystore.NewMemory(), rows: make(map[keystore.Name]string), from: 1, to: 1, steps: 1}
+		m.spread = rapid.SampledFrom([]int{1, 2, 1 << 16}).Draw(r, "buckets")
 		defer m.below.Close()
 		if err := sealed.Create(t.Context(), m.below, theKeys, theAppliance, theNode); err != nil {
 			r.Fatal(err)
@@ -35,7 +38,7 @@ func TestBehavesLikeItsModel(t *testing.T) {
 		defer func() { m.store.Close() }()
 		r.Repeat(map[string]func(*rapid.T){
 			"write": m.write, "fail": m.fail, "reopen": func(r *rapid.T) { m.store.Close(); m.reopen(r) },
-			"rekey": m.rekey, "rewrap": m.rewrap, "retire": m.retire, "": m.check,
+			"rekey": m.rekey, "rewrap": m.rewrap, "retire": m.retire, "renew": m.renew, "renew in part": m.renewPart, "": m.check,
 		})
 	})
 }
@@ -46,6 +49,7 @@ func (m *machine) reopen(r *rapid.T) {
 	if m.store, err = sealed.Open(m.t.Context(), lent{m.below}, keys, theAppliance, theNode); err != nil {
 		r.Fatal(err)
 	}
+	m.store.Spread(m.spread)
 }
 
 // play writes random rows, many of them in few buckets' worth of names.
@@ -137,6 +141,33 @@ func (m *machine) retire(r *rapid.T) {
 		r.Fatal(err)
 	default:
 		m.from, m.rows = m.to, rows
+	}
+}
+
+func (m *machine) renew(r *rapid.T) {
+	n := name(rapid.IntRange(0, 12).Draw(r, "row"))
+	before, err := m.store.BucketKey(m.t.Context(), n)
+	if err != nil {
+		r.Fatal(err)
+	}
+	if err := m.store.Renew(m.t.Context(), []keystore.Name{n}); err != nil {
+		r.Fatal(err)
+	}
+	if after, err := m.store.BucketKey(m.t.Context(), n); err != nil || before != nil && bytes.Equal(before, after) {
+		r.Fatalf("the key of the bucket stayed, or %v", err)
+	}
+}
+
+// renewPart leaves the renewal of a bucket behind somewhere on its way.
+func (m *machine) renewPart(r *rapid.T) {
+	var names []keystore.Name
+	for i := range 13 {
+		if n := name(i); m.rows[n] != "" && rapid.Bool().Draw(r, "move") {
+			names = append(names, n)
+		}
+	}
+	if err := m.store.RenewPart(m.t.Context(), name(rapid.IntRange(0, 12).Draw(r, "row")), names); err != nil {
+		r.Fatal(err)
 	}
 }
 

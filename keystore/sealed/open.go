@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/keyrack/keyrack/internal/seal"
@@ -92,7 +93,7 @@ func Open(ctx context.Context, below keystore.Store, keys Keys, appliance, node 
 	}
 	s := &Store{
 		below: below, appliance: appliance, node: node, anchor: anchorName(node),
-		maxBuckets: maxBuckets, maxBucketBytes: maxBucketBytes,
+		maxBuckets: maxBuckets, maxBucketBytes: maxBucketBytes, spread: math.MaxUint16 + 1,
 	}
 	if err := below.View(ctx, func(r keystore.Reader) error { return s.load(r, set) }); err != nil {
 		s.names.Free()

@@ -133,7 +133,8 @@ func (o *opener) open(n keystore.Name, record []byte) (*securemem.Buffer, error)
 	case mark != r.Mark && !unchecked.Load():
 		return nil, broken(n, "is not the record that was written last")
 	}
-	return openRecord(b.key(), o.store.place(at.bucket, b.number()), n, record)
+	number, key := b.under(r.Number)
+	return openRecord(key, o.store.place(at.bucket, number), n, record)
 }
 
 // openRecord opens a record into locked memory. Whatever is wrong with the record, the answer is

@@ -87,6 +87,7 @@ type Store struct {
 	running   running
 
 	maxBuckets, maxBucketBytes int // of one transaction; smaller only in tests
+	spread                     int // buckets that names are spread over; fewer only in tests
 
 	rotation sync.Mutex    // held by Rekey and Retire, which change the set of keys
 	cursor   atomic.Uint32 // the bucket at which Rewrap goes on
