@@ -294,7 +294,7 @@ func (r *reader) Get(n keystore.Name) ([]byte, error) {
 	return r.get(n)
 }
 
-// Scan leaves out the spaces below the sealed ones, whatever lo is.
+// Scan leaves out the spaces below the sealed ones, whatever lo is. Its error comes with the name of the row that it is of.
 func (r *reader) Scan(lo, hi keystore.Name) iter.Seq2[keystore.Entry, error] {
 	if first, _ := keystore.SealedRange(); lo.Compare(first) < 0 {
 		lo = first
@@ -306,7 +306,7 @@ func (r *reader) Scan(lo, hi keystore.Name) iter.Seq2[keystore.Entry, error] {
 			}
 			if err != nil {
 				if err != errStop {
-					yield(keystore.Entry{}, err)
+					yield(keystore.Entry{Name: e.Name}, err)
 				}
 				return
 			}

@@ -6,8 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/keyrack/keyrack/access"
@@ -130,71 +128,6 @@ func (w *dueWork) claim(tx keystore.Tx) ([]byte, error) {
 	return row, err
 }
 
-// Bounds of the runner.
-const (
-	dueAtOnce = 64          // rows that one snapshot is read for
-	dueEvery  = time.Minute // the longest that it sleeps: work that failed is tried again, and time is looked at again
-)
-
-// due is what the runner has to be told, and tells.
-type due struct {
-	woken chan struct{} // has room for one: a row was written
-
-	mu     sync.Mutex
-	passes int    // that are over; guarded by mu, as what follows
-	failed int    // pieces of work that the last pass has left because of an error
-	cause  error  // of the last of them
-	doomed doomed // keys whose end is warned of
-}
-
-// wake lets the runner look at its rows.
-func (d *due) wake() {
-	select {
-	case d.woken <- struct{}{}:
-	default:
-	}
-}
-
-// note says how a pass has gone.
-func (d *due) note(failed int, cause error, keys doomed) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.passes++
-	d.failed, d.cause, d.doomed = failed, cause, keys
-}
-
-// warnings says which keys will be destroyed, and what of the last pass was left.
-func (d *due) warnings() (all []string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	all = d.doomed.warnings()
-	if d.cause != nil {
-		all = append(all, fmt.Sprintf("work that was due is not done, %d keys: %v: it is tried again every %v", d.failed, d.cause, dueEvery))
-	}
-	return all
-}
-
-// RunDue does what is due, by accepted time and behind g's audit log, until ctx ends. It
-// wakes for the next row, when rows are written, and at least once in every, 0 being a minute.
-// Nothing of it is in memory only: after a cut the rows that were not done are there.
-func (s *Service) RunDue(ctx context.Context, g *access.Gate, every time.Duration) {
-	if every == 0 {
-		every = dueEvery
-	}
-	for {
-		wait := min(every, s.duePass(ctx, g, s.time))
-		alarm := time.NewTimer(max(wait, time.Millisecond))
-		select {
-		case <-alarm.C:
-		case <-s.due.woken:
-			alarm.Stop()
-		case <-ctx.Done():
-			alarm.Stop()
-			return
-		}
-	}
-}
-
 // reckoned returns the time that dates of what is to be done count from: the one that due work goes by, which a
 // clock that was set wrong and right again has not changed. While the clock is not believed it is the later of the
 // two: a key that is to be deleted then has its window also if an operator accepts the clock.
@@ -242,91 +175,4 @@ func (s *Service) DueUntil(ctx context.Context, until time.Time) (all []string, 
 		return nil
 	})
 	return all, err
-}
-
-// duePass does all that is due now, one transaction or more for each piece, and returns
-// how long it is until the next one. A piece that fails holds up none behind it.
-func (s *Service) duePass(ctx context.Context, g *access.Gate, t Time) time.Duration {
-	var failed int
-	var cause error
-	from, next := keystore.Name{}, dueEvery
-	for more := true; more && ctx.Err() == nil; {
-		now, ok := t.Accepted()
-		if !ok {
-			return dueEvery // status says so
-		}
-		page, err := s.duePage(ctx, from, api.TimeOf(now))
-		if err != nil {
-			failed, cause = failed+1, err
-			break
-		}
-		for _, d := range page.items {
-			if err := s.doDue(ctx, &dueWork{dueItem: d, now: api.TimeOf(now), time: t, gate: g, s: s}); err != nil && ctx.Err() == nil {
-				failed, cause = failed+1, err
-				s.logger.LogAttrs(ctx, slog.LevelError, "work that was due is not done", slog.String("key", d.key.String()), slog.Any("error", err), slog.Duration("again", dueEvery))
-			}
-		}
-		from, more = page.next, page.more
-		if page.until > 0 {
-			next = page.until
-		}
-	}
-	keys, err := s.doomedBy(ctx, t)
-	if err != nil {
-		failed, cause = failed+1, err
-	}
-	s.due.note(failed, cause, keys)
-	return next
-}
-
-// doDue does a piece of work. A panic costs this one.
-func (s *Service) doDue(ctx context.Context, w *dueWork) (err error) {
-	defer func() {
-		if p := recover(); p != nil { // the value may hold anything
-			err = fmt.Errorf("%s: panic of type %T", w.name(), p)
-		}
-	}()
-	handle := dueHandlers[w.kind]
-	if handle == nil {
-		return fmt.Errorf("%s: %w: this program knows no work of kind %d", w.name(), keystore.ErrDamaged, w.kind)
-	}
-	return handle(s, ctx, w)
-}
-
-// duePage is what a snapshot shows of the work that is due.
-type duePage struct {
-	items []dueItem
-	next  keystore.Name // where to go on, if there may be more
-	more  bool
-	until time.Duration // to the first that is not due yet; 0 if none was met
-}
-
-// duePage reads at most dueAtOnce pieces of work from a name on.
-func (s *Service) duePage(ctx context.Context, from keystore.Name, now api.Time) (p duePage, err error) {
-	lo, hi := keystore.Range(keystore.SpaceDue)
-	if from != (keystore.Name{}) {
-		lo = from
-	}
-	err = s.store.View(ctx, func(r keystore.Reader) error {
-		p = duePage{}
-		for e, err := range r.Scan(lo, hi) {
-			if err != nil {
-				return err
-			}
-			d, ok := parseDue(e.Name)
-			switch {
-			case !ok:
-				return fmt.Errorf("%s: %w: no work is called so", e.Name, keystore.ErrDamaged)
-			case d.at > now:
-				p.until = d.at.Time().Sub(now.Time())
-				return nil
-			case len(p.items) == dueAtOnce:
-				p.next, p.more = e.Name, true
-				return nil
-			}
-			p.items = append(p.items, d)
-		}
-		return nil
-	})
-	return p, err
 }

@@ -79,7 +79,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		expansions: expansions{ring[material, *material]{most: api.ExpandedKeys}}, lattices: expansions{ring[material, *material]{most: api.ExpandedLattices}},
 		pasts: pasts{most: max(1, min(most, room/securemem.Taken(1))/2)}, mostKeys: uint64(cmp.Or(cfg.MaxKeys, api.MaxKeys)),
 	}
-	s.due.woken = make(chan struct{}, 1)
+	s.due.init()
 	packed, err := newPacked(cmp.Or(cfg.PackedKeys, api.PackedKeys))
 	if err != nil {
 		return nil, err
@@ -211,7 +211,7 @@ func (s *Service) changed(rev keystore.Revision, changes []keystore.Change) erro
 		} else if id, ok := aliasOfRow(c.Name); ok {
 			s.aliases.drop(id, rev)
 		} else if c.Name.Space() == keystore.SpaceDue && !c.Deleted {
-			s.due.wake()
+			s.due.put(c.Name)
 		}
 	}
 	s.packed.delivered.Store(uint64(rev))
