@@ -24,9 +24,9 @@ answer, with more it pipelines. What is printed was measured after a warm-up of 
 fifth of --duration. Ctrl-C ends the measurement early: what was measured so far is
 printed, and the exit status is 130.
 
-With --keys N each request is for a key drawn at random from N: more keys than the
-appliance keeps in memory (65536, or fewer where it may lock less memory) measure its
-store.
+With --keys N each request is for a key drawn at random from N. More keys than the
+appliance keeps ready (16384, or fewer where it may lock less memory) measure how it
+opens those that it keeps sealed in memory, or reads them from its store.
 
 It creates the keys that it needs and leaves them there: use keyrack dev. With
 --existing it takes keys that are there, which must be enabled and of the default
@@ -46,7 +46,7 @@ keys that an account has, so that all others are derived at each decryption; up 
 }
 
 // saltKeys is how many keys --distinct-salts uses at most: fewer than the
-// appliance keeps in memory (api.CachedKeys), or the store would be measured.
+// appliance keeps sealed in memory (api.PackedKeys), or the store would be measured.
 const (
 	saltKeys  = 50_000
 	mostSalts = 1_000_000

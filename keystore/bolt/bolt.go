@@ -107,8 +107,8 @@ func openLocked(path string, f *os.File, mapping func(size int64) int) (*Store, 
 	if err != nil {
 		return nil, errors.Join(err, release(f))
 	}
-	e := &engine{path: path, file: f, end: (*bbolt.Tx).Commit, between: func() {}}
-	if err := e.open(mapping(size)); err != nil {
+	e := &engine{path: path, file: f, room: mapping(size), end: (*bbolt.Tx).Commit, between: func() {}}
+	if err := e.open(); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	local, err := keystore.NewLocal(e)
@@ -121,12 +121,12 @@ func openLocked(path string, f *os.File, mapping func(size int64) int) (*Store, 
 // open hands the file to bolt. The freelist is synced with each commit: without it bolt would find
 // the free pages by a walk of its own at each Open and after each failed commit, in a goroutine whose
 // panic nobody can contain.
-func (e *engine) open(mapping int) error {
+func (e *engine) open() error {
 	err := guard(func() (err error) {
 		e.db, err = bbolt.Open(e.path, 0o600, &bbolt.Options{
 			Timeout:         time.Second, // the lock is held already
 			FreelistType:    bbolt.FreelistMapType,
-			InitialMmapSize: mapping,
+			InitialMmapSize: e.room,
 			OpenFile:        func(string, int, os.FileMode) (*os.File, error) { return e.file, nil },
 		})
 		return err

@@ -22,6 +22,7 @@ type engine struct {
 	path string
 	file *os.File // db's own
 	db   *bbolt.DB
+	room int // address space that the mapping of db began with
 	// end ends a transaction of bolt, and between runs before one for reading begins; tests let the
 	// first fail and a commit come in between.
 	end     func(*bbolt.Tx) error
@@ -34,8 +35,9 @@ type engine struct {
 	failed error
 	stuck  bool
 
-	newest atomic.Pointer[image]
-	bufs   sync.Pool // *[]byte, the memory in which snapshots read pages
+	written int // rows since pages of the mapping were given back; of Commit alone
+	newest  atomic.Pointer[image]
+	bufs    sync.Pool // *[]byte, the memory in which snapshots read pages
 }
 
 // Tries of a Snapshot that a commit overtakes each time; one takes a microsecond, a commit two
@@ -106,6 +108,7 @@ func (e *engine) Commit(r keystore.Revision, rows []keystore.Row) error {
 	}
 	err = guard(func() error { return e.write(r, rows) })
 	if err == nil {
+		e.letGo(before, len(rows))
 		return nil
 	}
 	now, unread := findMeta(e.file)
