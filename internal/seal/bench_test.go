@@ -131,3 +131,15 @@ func (s *sealer) seal(context []byte) {
 		panic(err)
 	}
 }
+
+func BenchmarkMAC(b *testing.B) {
+	for _, size := range []int{48, 2048} {
+		b.Run(fmt.Sprintf("%dB", size), func(b *testing.B) {
+			key, message, out := make([]byte, 32), make([]byte, size), make([]byte, 0, 32)
+			b.ReportAllocs()
+			for b.Loop() {
+				seal.MAC(out, key, message)
+			}
+		})
+	}
+}

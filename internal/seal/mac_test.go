@@ -40,6 +40,9 @@ func TestMACIsHMAC(t *testing.T) {
 			if got, want := seal.MAC(nil, source[:k], source[:m]), mac.Sum(nil); !bytes.Equal(got, want) {
 				t.Errorf("key of %d, message of %d bytes: %x, want %x", k, m, got, want)
 			}
+			if got, want := seal.MAC(nil, source[:k], source[:m/3], nil, source[m/3:m]), mac.Sum(nil); !bytes.Equal(got, want) {
+				t.Errorf("key of %d, message of %d bytes in parts: %x, want %x", k, m, got, want)
+			}
 		}
 	}
 }
@@ -54,9 +57,12 @@ func TestMACAppendsInPlace(t *testing.T) {
 }
 
 func TestMACAndKDFDoNotAllocate(t *testing.T) {
-	key, message, out := make([]byte, 32), make([]byte, 192), make([]byte, 0, 64)
+	key, message, out := make([]byte, 32), make([]byte, 2000), make([]byte, 0, 64)
 	if n := testing.AllocsPerRun(100, func() { seal.MAC(out, key, message) }); n != 0 {
 		t.Errorf("%v allocations for a MAC", n)
+	}
+	if n := testing.AllocsPerRun(100, func() { seal.MAC(out, key, message[:2], message) }); n != 0 {
+		t.Errorf("%v allocations for a MAC of two parts", n)
 	}
 	if n := testing.AllocsPerRun(100, func() { seal.KDF(out[:64], key, seal.LabelMessage, message[:100]) }); n != 0 {
 		t.Errorf("%v allocations for a KDF", n)

@@ -61,8 +61,7 @@ func parseBucketName(n keystore.Name) (bucket uint16, ok bool) {
 func (k *versionKeys) newLeaf(bucket uint16, row []byte, rows int) *node {
 	leaf := &node{rows: rows}
 	leaf.keys[k.slot] = 1
-	message := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(row)), bucket)
-	seal.MAC(leaf.sum[:0], k.state.Bytes(), append(message, row...))
+	seal.MAC(leaf.sum[:0], k.state.Bytes(), binary.BigEndian.AppendUint16(make([]byte, 0, 2), bucket), row)
 	return leaf
 }
 
