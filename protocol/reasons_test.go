@@ -46,7 +46,7 @@ func reasonsInCode(t *testing.T) map[string]bool {
 	t.Helper()
 	reason := regexp.MustCompile(`(?:Reason: *|Reason = (?:[A-Za-z.]+, *)?)"([a-z-]+)"`)
 	found := map[string]bool{}
-	for _, dir := range []string{"../access", "../service", "../protocol"} {
+	for _, dir := range []string{"../access", "../service", "../protocol", "../internal/rack"} {
 		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 				return err

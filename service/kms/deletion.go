@@ -56,6 +56,7 @@ func (s *Service) ScheduleKeyDeletion(c *access.Call, in *kmsapi.ScheduleKeyDele
 	if err := c.Need(work.Store); err != nil {
 		return err
 	}
+	in.PendingWindowInDays = days // for the record, also where the caller left it out
 	now := s.reckoned(c)
 	date := now.Add(time.Duration(days) * 24 * time.Hour)
 	err = c.Update(s.store, func(tx keystore.Tx) error {

@@ -269,13 +269,17 @@ func (s *Service) readMaterial(r keystore.Reader, k *key, id []byte) (*material,
 	if err != nil {
 		return nil, err
 	}
-	return newMaterial(k.id, id, secret, &s.keys.account(k.account).left)
+	m, err := newMaterial(k.id, id, secret, &s.keys.account(k.account).left)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", keystore.ErrDamaged, err)
+	}
+	return m, err
 }
 
 // checkMaterialRow checks that a material's row is one of a key of that spec.
 func checkMaterialRow(b []byte, s kmsapi.KeySpec) error {
 	if len(b) != 1+specs[s].secret || b[0] != byte(s) {
-		return fmt.Errorf("material row has %d bytes and is not material of a %s key", len(b), s)
+		return fmt.Errorf("%w: material row has %d bytes and is not material of a %s key", keystore.ErrDamaged, len(b), s)
 	}
 	return nil
 }

@@ -58,6 +58,8 @@ func (s *Service) material(c *access.Call, k *key, short [4]byte) (*material, er
 	return nil, errInvalidCiphertext
 }
 
+// pastMaterial returns the material of a place. What the store has goes there only once it gave its id, and one
+// message key twice: else the error says that it is damaged, and the next call reads it anew.
 func (s *Service) pastMaterial(c *access.Call, k *key, p *pastMaterial) (*material, error) {
 	if m := p.is.Load(); m != nil {
 		p.hot.Store(true)
@@ -69,6 +71,9 @@ func (s *Service) pastMaterial(c *access.Call, k *key, p *pastMaterial) (*materi
 	m, err := s.loadMaterial(c.Context(), k, p.id)
 	if err != nil {
 		return nil, err
+	}
+	if _, err := m.draw(k.id, time.Time{}); err != nil { // as new material is proved
+		return nil, s.damagedMaterial(k, err)
 	}
 	p.is.Store(m)
 	s.pasts.keep(p)

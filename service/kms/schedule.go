@@ -26,18 +26,19 @@ func (s *Service) EnableKeyRotation(c *access.Call, in *kmsapi.EnableKeyRotation
 	if days == 0 {
 		days = api.RotationPeriod
 	}
-	return s.schedule(c, &in.KeyId, uint16(days))
+	return s.schedule(c, &in.KeyId, uint16(days), func() { in.RotationPeriodInDays = days })
 }
 
 // DisableKeyRotation ends the rotations that the appliance makes by itself; the key can
 // still be rotated on demand. (AWS KMS API Reference, DisableKeyRotation.) Errors are those
 // of EnableKeyRotation.
 func (s *Service) DisableKeyRotation(c *access.Call, in *kmsapi.DisableKeyRotationRequest, _ *kmsapi.DisableKeyRotationResponse) error {
-	return s.schedule(c, &in.KeyId, 0)
+	return s.schedule(c, &in.KeyId, 0, func() {})
 }
 
-// schedule lets a key be rotated every so many days, or not: 0.
-func (s *Service) schedule(c *access.Call, ref *api.KeyRef, days uint16) error {
+// schedule lets a key be rotated every so many days, or not: 0. Once it is decided on what was asked for, told makes
+// the request say, for its record, what is done.
+func (s *Service) schedule(c *access.Call, ref *api.KeyRef, days uint16, told func()) error {
 	k, err := s.ownAdmitted(c, ref)
 	if err != nil {
 		return err
@@ -54,6 +55,7 @@ func (s *Service) schedule(c *access.Call, ref *api.KeyRef, days uint16) error {
 	if err := c.Need(work.Store); err != nil {
 		return err
 	}
+	told()
 	now := api.TimeOf(s.reckoned(c))
 	return c.Update(s.store, func(tx keystore.Tx) error {
 		return s.changeKey(tx, k, func(r *keyRow) error {
