@@ -43,7 +43,7 @@ const (
 const (
 	OpenKeysPerKey     = 4096    // of one key
 	OpenKeysPerAccount = 16_384  // of all keys of an account
-	CachedKeys         = 16_384  // keys whose material is kept in memory
+	CachedKeys         = 8192    // keys whose material is kept in memory
 	PackedKeys         = 1 << 20 // keys kept sealed in memory besides those, 140 bytes each
 	ExpandedKeys       = 4096    // of them those that are kept ready for MACs and signatures
 	ExpandedLattices   = 512     // and those of ML-DSA, some 100 kB each, and ML-KEM

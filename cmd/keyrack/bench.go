@@ -25,7 +25,7 @@ fifth of --duration. Ctrl-C ends the measurement early: what was measured so far
 printed, and the exit status is 130.
 
 With --keys N each request is for a key drawn at random from N. More keys than the
-appliance keeps ready (16384, or fewer where it may lock less memory) measure how it
+appliance keeps ready (8192, or fewer where it may lock less memory) measure how it
 opens those that it keeps sealed in memory, or reads them from its store.
 
 It creates the keys that it needs and leaves them there: use keyrack dev. With
