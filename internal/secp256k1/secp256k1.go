@@ -54,7 +54,9 @@ func Draw(scalar []byte) error {
 		if len(scalar) != Size {
 			return ErrScalar
 		}
-		if !n.SetByteSlice(scalar) && !n.IsZero() {
+		overflow, zero := n.SetByteSlice(scalar), n.IsZero()
+		n.Zero()
+		if !overflow && !zero {
 			return nil
 		}
 	}
@@ -66,12 +68,14 @@ func (k *PrivateKey) Public() crypto.PublicKey { return k.public }
 // AppendScalar appends the private scalar, 32 bytes, to dst.
 func (k *PrivateKey) AppendScalar(dst []byte) []byte {
 	b := k.scalar.Bytes()
+	defer clear(b[:])
 	return append(dst, b[:]...)
 }
 
 // Sign returns a signature of a SHA-256 digest, 32 bytes: the DER of r and s (RFC 3279, section 2.2.3), at most 72
 // bytes. s is the smaller one of the two that would do. The nonce is that of RFC 6979 with 32 random bytes besides
 // (section 3.6), as crypto/ecdsa has it: neither a bad generator nor a fault repeats one. random and opts are ignored.
+// Call it in securemem.Do: what makes the nonce leaves copies of what it hashes, the scalar among them.
 func (k *PrivateKey) Sign(_ io.Reader, digest []byte, _ crypto.SignerOpts) ([]byte, error) {
 	if len(digest) != Size {
 		return nil, ErrDigest
@@ -101,6 +105,7 @@ func (k *PrivateKey) sign(nonce *curve.ModNScalar, digest []byte) *ecdsa.Signatu
 	s.Add(&e).Mul(blind) // (e + r d) b ÷ (k b): the inversion's time says nothing of k
 	s.Mul(nonce.Mul(blind).InverseNonConst())
 	nonce.Zero()
+	blind.Zero()
 	if r.IsZero() || s.IsZero() {
 		return nil
 	}

@@ -152,7 +152,8 @@ func (p *agreement) prove(algorithms) error {
 	if err != nil {
 		return err
 	}
-	theirs, err := other.ECDH(public)
+	var theirs []byte
+	securemem.Do(func() { theirs, err = other.ECDH(public) })
 	if err != nil || subtle.ConstantTimeCompare(ours, theirs) != 1 {
 		return errFalsePair
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/api/kmsapi"
 	"github.com/keyrack/keyrack/internal/pq"
+	"github.com/keyrack/keyrack/internal/securemem"
 )
 
 // Encapsulate returns a fresh shared secret of 32 bytes and the ciphertext that holds
@@ -136,7 +137,7 @@ var errFalseSecret = errors.New("a shared secret is not the one of its ciphertex
 // encapsulate returns a fresh shared secret and its ciphertext, which the private key
 // opens.
 func (k *kem) encapsulate() (secret, ciphertext []byte, err error) {
-	secret, ciphertext = k.public.Encapsulate()
+	securemem.Do(func() { secret, ciphertext = k.public.Encapsulate() })
 	again, err := k.decapsulate(ciphertext)
 	if err != nil {
 		return nil, nil, err
@@ -156,12 +157,13 @@ func (k *kem) prove(algorithms) error {
 
 // decapsulate returns the shared secret of a ciphertext of the right length, on which
 // both private keys agree.
-func (k *kem) decapsulate(ciphertext []byte) ([]byte, error) {
-	secret, err := k.private[0].Decapsulate(ciphertext)
-	if err != nil {
-		return nil, err
-	}
-	again, err := k.private[1].Decapsulate(ciphertext)
+func (k *kem) decapsulate(ciphertext []byte) (secret []byte, err error) {
+	var again []byte
+	securemem.Do(func() {
+		if secret, err = k.private[0].Decapsulate(ciphertext); err == nil {
+			again, err = k.private[1].Decapsulate(ciphertext)
+		}
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/keyrack/keyrack/access"
 	"github.com/keyrack/keyrack/api"
 	"github.com/keyrack/keyrack/api/kmsapi"
+	"github.com/keyrack/keyrack/internal/securemem"
 )
 
 // GenerateMac returns the HMAC (FIPS 198-1) of 1 to 4096 bytes, not truncated.
@@ -82,10 +83,17 @@ func (s *Service) mac(c *access.Call, k *key, message []byte) ([]byte, error) {
 	if err != nil {
 		return nil, s.damagedMaterial(k, err)
 	}
-	h, err := as.(hash.Cloner).Clone()
+	template := as.(hash.Cloner)
+	code := c.Bytes(template.Size())[:0]
+	securemem.Do(func() { // a copy is as good as the key
+		var h hash.Cloner
+		if h, err = template.Clone(); err == nil {
+			h.Write(message)
+			code = h.Sum(code)
+		}
+	})
 	if err != nil {
 		return nil, api.Internal(fmt.Errorf("copy an HMAC: %w", err))
 	}
-	h.Write(message)
-	return h.Sum(c.Bytes(h.Size())[:0]), nil
+	return code, nil
 }

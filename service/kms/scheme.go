@@ -12,6 +12,7 @@ import (
 	"github.com/keyrack/keyrack/api/kmsapi"
 	"github.com/keyrack/keyrack/internal/pq"
 	"github.com/keyrack/keyrack/internal/secp256k1"
+	"github.com/keyrack/keyrack/internal/securemem"
 )
 
 // scheme is what a SigningAlgorithm means: a row of schemes.
@@ -100,8 +101,8 @@ var errFalseSignature = errors.New("a signature does not verify under its own pu
 // sign signs an input and checks what it made: the private key, or the computation,
 // may have suffered, and a false signature can betray the key (Boneh, DeMillo and
 // Lipton, "On the Importance of Checking Cryptographic Protocols for Faults", 1997).
-func (a *scheme) sign(s *signer, input []byte) ([]byte, error) {
-	signature, err := s.private.Sign(rand.Reader, input, a.opts)
+func (a *scheme) sign(s *signer, input []byte) (signature []byte, err error) {
+	securemem.Do(func() { signature, err = s.private.Sign(rand.Reader, input, a.opts) }) // a nonce is worth the key
 	if err != nil {
 		return nil, errors.Join(errFalseSignature, err)
 	}
