@@ -72,7 +72,7 @@ var modules = map[string]string{
 	"golang.org/x/crypto/argon2":         "domain",
 	"golang.org/x/mod/sumdb/note":        "internal/tlog",
 	"golang.org/x/mod/sumdb/tlog":        "tests",
-	"golang.org/x/sys":                   "audit internal/pin internal/rack internal/securemem",
+	"golang.org/x/sys":                   "audit internal/pin internal/rack internal/securemem keystore/bolt",
 	"google.golang.org/grpc":             "keystore/etcd",
 	"periph.io/x":                        "board/gpio",
 	"pgregory.net/rapid":                 "hsm/hsmtest keystore/storetest",

@@ -144,6 +144,7 @@ func examine(path string, f *os.File) (size int64, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("keystore/bolt: %w", err)
 	}
+	defer readAhead(f, info.Size())()
 	im, err := readNewest(f)
 	if errors.Is(err, errNoMeta) || errors.Is(err, errUnread) && info.Size() < minPage {
 		return 0, fmt.Errorf("%w: %s: nothing of a store is in its %d bytes; if it was one, restore it from a backup", ErrFormat, path, info.Size())

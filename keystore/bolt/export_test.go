@@ -12,6 +12,9 @@ func OpenMapped(path string, size int) (*Store, error) {
 	return open(path, func(int64) int { return size })
 }
 
+// ReadsAhead is readsAhead.
+func ReadsAhead(size int64) bool { return readsAhead(size) }
+
 // SumMeta puts the checksum of a meta page right.
 func SumMeta(page []byte) {
 	sum := fnv.New64a()

@@ -150,6 +150,16 @@ func TestEmptyLeaf(t *testing.T) {
 	}
 }
 
+// TestReadsAhead: only what is no small matter, and fits.
+func TestReadsAhead(t *testing.T) {
+	t.Parallel()
+	for size, want := range map[int64]bool{32 << 10: false, 8 << 20: true, 1 << 50: false} {
+		if got := bolt.ReadsAhead(size); got != want {
+			t.Errorf("a file of %d bytes: %v, want %v", size, got, want)
+		}
+	}
+}
+
 // TestLongRoot: bolt frees a page with all that it says is behind it; the page of buckets has nothing.
 func TestLongRoot(t *testing.T) {
 	t.Parallel()
