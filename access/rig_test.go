@@ -196,7 +196,7 @@ func (r *rig) records() (all []audit.Record) {
 // until waits for what must come true.
 func (r *rig) until(ok func() bool) {
 	r.tb.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); runtime.Gosched() {
+	for deadline := time.Now().Add(time.Minute); !ok(); runtime.Gosched() {
 		if time.Now().After(deadline) {
 			r.tb.Fatal("it does not come true")
 		}

@@ -105,7 +105,7 @@ func ready(ts *testscript.TestScript, _ bool, args []string) {
 	c, err := client.New(client.Config{Socket: filepath.Join(ts.MkAbs(args[0]), "keyrack.sock")})
 	ts.Check(err)
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	for {
 		s, err := client.Do(ctx, c, applianceapi.GetStatus, &applianceapi.GetStatusRequest{})

@@ -88,7 +88,7 @@ type story struct {
 // tell makes the changes, and reports whether all were answered.
 func (s *story) tell(t *testing.T) bool {
 	s.aliases = map[string]string{}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for _, next := range []func(context.Context) error{
 		s.create, s.alias("alias/one"), s.disable, s.alias("alias/two"), s.enable, s.drop("alias/one"), s.create, s.alias("alias/one"),

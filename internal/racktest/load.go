@@ -45,7 +45,7 @@ type phase struct {
 const (
 	enough     = 25
 	loadDepth  = 2
-	loadWait   = 30 * time.Second
+	loadWait   = time.Minute
 	mostFaults = 3
 )
 

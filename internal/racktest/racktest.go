@@ -170,7 +170,7 @@ func (r *Rack) Stop() {
 		return
 	}
 	r.running = false
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := r.Close(ctx); err != nil && !errors.Is(err, audit.ErrDead) && !errors.Is(err, ErrKilled) {
 		r.tb.Errorf("stop the appliance: %v", err)

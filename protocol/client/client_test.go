@@ -141,30 +141,38 @@ func TestWhatIsNotRepeated(t *testing.T) {
 // costs nobody else anything.
 func TestPatienceEnds(t *testing.T) {
 	t.Parallel()
-	release := make(chan struct{})
+	release, got := make(chan struct{}), make(chan struct{}, 1)
 	a := newAppliance(t, 1, func(c *peer) {
 		r, _ := c.request()
+		got <- struct{}{}
 		<-release
 		c.answer(r.ID, "too late")
 		answers(c)
 	})
 	c := a.client()
-	for name, wait := range map[string]time.Duration{"an answer": 30 * time.Millisecond, "a place in the window": 30 * time.Millisecond} {
-		ctx, cancel := context.WithTimeout(t.Context(), wait)
-		if _, err := client.Do(ctx, c, checkpoint, &applianceapi.GetAuditCheckpointRequest{}); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("waiting for %s: %v", name, err)
-		}
-		cancel()
+	done := make(chan error)
+	ask := func(ctx context.Context) {
+		_, err := client.Do(ctx, c, checkpoint, &applianceapi.GetAuditCheckpointRequest{})
+		done <- err
+	}
+	leaving, leave := context.WithCancel(t.Context())
+	go ask(leaving)
+	await(t, got)
+	leave()
+	if err := await(t, done); !errors.Is(err, context.Canceled) {
+		t.Errorf("waiting for an answer: %v", err)
+	}
+	short, end := context.WithTimeout(t.Context(), 30*time.Millisecond)
+	defer end()
+	go ask(short)
+	if err := await(t, done); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("waiting for a place in the window: %v", err)
 	}
 	if all, waiting := client.UnderWay(c); all != 1 || waiting != 0 {
 		t.Errorf("%d requests are under way and %d awaited, want 1 and 0", all, waiting)
 	}
 	canceled, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() {
-		_, err := client.Do(canceled, c, checkpoint, &applianceapi.GetAuditCheckpointRequest{})
-		done <- err
-	}()
+	go ask(canceled)
 	cancel()
 	if err := await(t, done); !errors.Is(err, context.Canceled) {
 		t.Errorf("canceled: %v", err)
@@ -204,10 +212,11 @@ func TestAnImpatientCallerDoesNotKeepOthersFromConnecting(t *testing.T) {
 func TestConnectingTakesOnlySoLong(t *testing.T) {
 	t.Parallel()
 	a := newAppliance(t, 0, func(c *peer) { c.request() })
-	c := a.client(func(cfg *client.Config) { cfg.DialTimeout, cfg.Retries = 20*time.Millisecond, 1 })
-	if _, err := ask(t, c); !errors.Is(err, context.DeadlineExceeded) || t.Context().Err() != nil || a.connections() != 2 {
-		t.Errorf("got %v after %d connections", err, a.connections())
+	c := a.client(func(cfg *client.Config) { cfg.DialTimeout, cfg.Retries = 300*time.Millisecond, 1 })
+	if _, err := ask(t, c); !errors.Is(err, context.DeadlineExceeded) || t.Context().Err() != nil {
+		t.Errorf("got %v", err)
 	}
+	eventually(t, "a second connection", func() bool { return a.connections() == 2 })
 }
 
 // TestTheWindowIsKept: a client does not send more than the appliance wants to

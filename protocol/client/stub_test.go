@@ -15,7 +15,7 @@ import (
 )
 
 // patience is how long a test waits for what must happen.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // appliance is one that a test writes. It greets every connection and then does
 // with the requests what the test says.

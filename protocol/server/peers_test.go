@@ -31,7 +31,7 @@ func ended(nc net.Conn) error {
 // lives, and the attempt has one record, of nobody.
 func TestPeersThatAreNotServed(t *testing.T) {
 	t.Parallel()
-	usual, hasty := start(t), start(t, func(s *setup) { s.limits.HandshakeTimeout = time.Second })
+	usual, hasty := start(t), start(t, func(s *setup) { s.limits.HandshakeTimeout = 4 * time.Second })
 	for name, attempt := range map[string]func(t *testing.T, b *bed, nc net.Conn){
 		"no certificate": func(t *testing.T, b *bed, nc net.Conn) {
 			cfg := b.config()
@@ -120,7 +120,7 @@ func TestPeersThatBreakTheProtocol(t *testing.T) {
 	t.Parallel()
 	usual := start(t)
 	hasty := start(t, func(s *setup) { s.limits.FrameTimeout = 20 * time.Millisecond })
-	idle := start(t, func(s *setup) { s.limits.IdleTimeout = time.Second })
+	idle := start(t, func(s *setup) { s.limits.IdleTimeout = 4 * time.Second })
 	for name, p := range map[string]struct {
 		does func(t *testing.T, c *raw)
 		want api.Kind
@@ -207,7 +207,7 @@ func TestTheLastFrameIsLast(t *testing.T) {
 func TestIdleIsNotWaiting(t *testing.T) {
 	t.Parallel()
 	s := newSlow()
-	b := start(t, s.routes, func(set *setup) { set.limits.IdleTimeout = time.Second })
+	b := start(t, s.routes, func(set *setup) { set.limits.IdleTimeout = 3 * time.Second })
 	c := b.open()
 	c.send(echoes(1, "rose"))
 	await(t, s.inside)

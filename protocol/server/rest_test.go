@@ -80,9 +80,9 @@ func TestRestIsNoFreshStart(t *testing.T) {
 	t.Parallel()
 	b := start(t, func(s *setup) { s.limits.IdleTimeout = 3 * time.Second })
 	c := b.open()
+	asked := time.Now()
 	c.send(c.encrypt(1, "rose"))
 	c.reply()
-	asked := time.Now()
 	c.dismissed(api.KindRequestTimeout)
 	if d := time.Since(asked); d < 2*time.Second {
 		t.Errorf("it ended after %v", d)
@@ -131,8 +131,8 @@ func TestSlowPeersLeaveNothing(t *testing.T) {
 	t.Parallel()
 	labelled(t, func(count func(string) int) {
 		b := start(t, newSlow().routes, func(s *setup) {
-			s.limits.HandshakeTimeout, s.limits.FrameTimeout = 2*time.Second, 200*time.Millisecond
-			s.limits.WriteTimeout, s.limits.IdleTimeout = 200*time.Millisecond, 2*time.Second
+			s.limits.HandshakeTimeout, s.limits.FrameTimeout = 5*time.Second, 200*time.Millisecond
+			s.limits.WriteTimeout, s.limits.IdleTimeout = 200*time.Millisecond, 5*time.Second
 		})
 		ours := func() int { return count("protocol/server.(*conn)") + count("protocol/server.(*outbox)") }
 		eventually(t, "a rest of the appliance's own", func() bool { return count("(*outbox).write") == 0 })

@@ -142,7 +142,7 @@ func TestStopUnderLoad(t *testing.T) {
 // TestStopEndsHandshakes: also one that is about to begin.
 func TestStopEndsHandshakes(t *testing.T) {
 	t.Parallel()
-	b := start(t)
+	b := start(t, func(s *setup) { s.limits.HandshakeTimeout = time.Hour }) // which a stop that waits for it does not wait out
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
 	late := &lateListener{l, make(chan struct{}), make(chan struct{})}
@@ -152,7 +152,7 @@ func TestStopEndsHandshakes(t *testing.T) {
 	defer nc.Close()
 	await(t, late.begun)
 	socket := b.listen("unix", filepath.Join(t.TempDir(), "s"), server.Local(&identity.Principal{ARN: "operator", Type: identity.Operator}))
-	started, closed := time.Now(), make(chan struct{})
+	closed := make(chan struct{})
 	go func() { b.stop(); close(closed) }()
 	eventually(t, "the end of accepting", func() bool {
 		nc, err := net.Dial("unix", socket) // which waits for nobody's handshake
@@ -162,9 +162,6 @@ func TestStopEndsHandshakes(t *testing.T) {
 	})
 	close(late.goOn)
 	await(t, closed)
-	if took := time.Since(started); took > api.HandshakeTimeout/2 {
-		t.Errorf("the stop takes %v", took)
-	}
 }
 
 // lateListener makes connections whose handshake waits before it begins.
@@ -222,7 +219,8 @@ func TestStopDoesNotWaitForTheDisk(t *testing.T) {
 	for name, requests := range map[string]int{"one at a time": 1, "many": 3} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := start(t)
+			s := newSlow()
+			b := start(t, s.routes)
 			t.Cleanup(b.Disk.Release)
 			c := b.open()
 			for range 10 { // soon answered by the reader itself
@@ -232,9 +230,12 @@ func TestStopDoesNotWaitForTheDisk(t *testing.T) {
 			b.Disk.Hold()
 			var all [][]byte
 			for id := range requests {
-				all = append(all, c.encrypt(api.RequestID(id+1), "rose"))
+				all = append(all, protocol.AppendRequest(nil, api.RequestID(id+1), talk.Op, &said{}))
 			}
 			c.send(all...)
+			for range requests { // is read, and being served
+				await(t, s.kept)
+			}
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			defer cancel()
 			closed := make(chan error, 1)
@@ -255,6 +256,7 @@ func TestNothingIsLeftRunning(t *testing.T) {
 	close(s.release)
 	b := start(t, s.routes)
 	const ours = "protocol/server.(*conn).run"
+	eventually(t, "a rest of the appliance's own", func() bool { return running("(*outbox).write") == 0 })
 	before := running(ours) + running("protocol/server.(*outbox)") // of the appliance's own server
 	conns := []net.Conn{b.connect()}
 	for i := range 8 {
@@ -283,7 +285,7 @@ func TestNothingIsLeftRunning(t *testing.T) {
 	}
 	await(t, done)
 	eventually(t, "the end of all its goroutines", func() bool {
-		return running(ours)+running("protocol/server.(*outbox)") == before
+		return running(ours)+running("protocol/server.(*outbox)") <= before
 	})
 }
 
