@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/keyrack/keyrack/hsm/hsmtest/swtpm"
+	"github.com/keyrack/keyrack/internal/racktest"
 )
 
 // A PIN that an operator gives, and one that is wrong. Nothing else in an appliance reads so.
@@ -109,7 +110,7 @@ func (a *asked) fails(line, says string, args ...string) {
 // serve starts the appliance.
 func (a *asked) serve() {
 	a.t.Helper()
-	a.cmd = exec.Command("keyrack", "serve", "--dir", a.rack, "--token", a.spec, "--listen", "127.0.0.1:0")
+	a.cmd = exec.Command("keyrack", "serve", "--dir", a.rack, "--token", a.spec, "--listen", racktest.Loopback())
 	a.cmd.Env = a.env
 	a.cmd.Stdout, a.cmd.Stderr = &a.log, &a.log
 	if err := a.cmd.Start(); err != nil {

@@ -14,8 +14,8 @@ import (
 	"github.com/keyrack/keyrack/protocol/client"
 )
 
-// completionPatience bounds what the Tab key may wait for an appliance.
-const completionPatience = 500 * time.Millisecond
+// completionPatience bounds what the Tab key may wait for an appliance. Only tests change it.
+var completionPatience = 500 * time.Millisecond
 
 // valueOf finds what a flag or a word may be. The placeholder that help prints for it
 // says what it is.

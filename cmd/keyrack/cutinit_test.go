@@ -81,7 +81,7 @@ func (v *victim) command(ctx context.Context, args ...string) *exec.Cmd {
 		args = append(args, "--token", v.token)
 	}
 	cmd := exec.CommandContext(ctx, "keyrack", append(args, "--dir", v.dir)...)
-	cmd.Env = slices.Concat(os.Environ(), v.env, []string{"GORACE=" + raceOptions})
+	cmd.Env = slices.Concat(os.Environ(), v.env)
 	return cmd
 }
 

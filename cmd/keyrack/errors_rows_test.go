@@ -417,7 +417,7 @@ keyrack serve --dir other --listen 127.0.0.1:0 2>/dev/null & o=$!
 keyrack status --wait 1m --dir rack; keyrack status --wait 1m --dir other
 keyrack principal add ann --account 111122223333 --out clients --dir rack; kill $s $o; wait
 cp -r rack/audit good; cp -r good bit; cp -r good cut; cp -r good none; rm none/checkpoint; cp -r good part
-f=$(ls bit/*.seg | head -n 1); printf 'X' | dd of="$f" bs=1 seek=4300 conv=notrunc 2>/dev/null
+f=$(ls bit/*.seg | head -n 1); for x in X Y; do printf $x | dd of="$f" bs=1 seek=4300 conv=notrunc 2>/dev/null; cmp -s "$f" "good/${f#bit/}" || break; done
 f=$(ls part/*.seg | head -n 1); truncate -s 4096 "$f"
 rm -r rack/audit; keyrack serve --dir rack --listen 127.0.0.1:0 2>/dev/null & s=$!
 keyrack status --wait 1m --dir rack; for i in 1 2 3 4 5 6 7 8 9; do keyrack principal list --dir rack; done; kill $s; wait

@@ -12,8 +12,12 @@ import (
 	"github.com/keyrack/keyrack/protocol/client"
 )
 
-// Main is the command itself, for the scripts.
-func Main() { main() }
+// Main is the command itself, for the scripts. Where a person at the Tab key would rather have no candidates, a script
+// waits for them on a busy machine, too.
+func Main() {
+	completionPatience = time.Minute
+	main()
+}
 
 // Run runs one command line.
 func Run(env map[string]string, args ...string) (status int, stdout, stderr string) {

@@ -101,7 +101,7 @@ func newMortal(t *testing.T) *mortal {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(base) })
-	a := &mortal{dir: filepath.Join(base, "rack"), addr: "127.0.0.1:0"}
+	a := &mortal{dir: filepath.Join(base, "rack"), addr: racktest.Loopback()}
 	a.run(t, "init")
 	a.operator = a.connect(t, client.Config{Socket: filepath.Join(a.dir, "keyrack.sock")})
 	a.start(t)

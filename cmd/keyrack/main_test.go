@@ -31,9 +31,22 @@ import (
 // of the many processes.
 const raceOptions = "atexit_sleep_ms=0"
 
+// smallSegments is the size of the audit logs' files of the appliances in processes of their own, a size that nothing
+// else has: of the default's, each appliance would write 192 MiB before it is ready.
+const (
+	smallSegments = "KEYRACK_AUDIT_SEGMENT=1020KiB"
+	smallSegment  = 1020 << 10
+)
+
+// ownEnv is what every process of these tests has in its environment.
+var ownEnv = []string{"GORACE=" + raceOptions, smallSegments}
+
 // TestMain lets the test binary be keyrack when it is called so.
 func TestMain(m *testing.M) {
-	os.Setenv("GORACE", raceOptions)
+	for _, v := range ownEnv {
+		name, value, _ := strings.Cut(v, "=")
+		os.Setenv(name, value)
+	}
 	testscript.Main(m, map[string]func(){"keyrack": keyrack.Main})
 }
 
@@ -61,7 +74,7 @@ func runScripts(t *testing.T, dir string) {
 		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"flip": flip, "ready": ready},
 		Setup: func(e *testscript.Env) error {
 			e.Vars = append(e.Vars, environment(r)...)
-			e.Setenv("GORACE", raceOptions)
+			e.Vars = append(e.Vars, ownEnv...)
 			e.Setenv("RACK", r.Dir)
 			e.Setenv("DEAD_ADDR", dead)
 			e.Setenv("RACK_ADDR", r.Addr())

@@ -24,6 +24,7 @@ import (
 	"github.com/keyrack/keyrack/api/kmsapi"
 	"github.com/keyrack/keyrack/audit"
 	"github.com/keyrack/keyrack/internal/rack"
+	"github.com/keyrack/keyrack/internal/racktest"
 	"github.com/keyrack/keyrack/internal/tlog"
 	"github.com/keyrack/keyrack/protocol/client"
 )
@@ -55,7 +56,7 @@ func provision(t *testing.T) (dir string) {
 // serve starts keyrack serve on a folder, and waits until it is ready.
 func serve(t *testing.T, dir string, args ...string) *served {
 	t.Helper()
-	s := follow(t, exec.Command("keyrack", append([]string{"serve", "--dir", dir, "--listen", "127.0.0.1:0"}, args...)...))
+	s := follow(t, exec.Command("keyrack", append([]string{"serve", "--dir", dir, "--listen", racktest.Loopback()}, args...)...))
 	s.dir = dir
 	return s
 }

@@ -44,7 +44,7 @@ func TestTokens(t *testing.T) {
 				RequireExplicitExec: true,
 				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"flip": flip, "client": asClient},
 				Setup: func(e *testscript.Env) error {
-					e.Setenv("GORACE", raceOptions)
+					e.Vars = append(e.Vars, ownEnv...)
 					e.Setenv("MODEL", kind.model)
 					kindOf, _, _ := strings.Cut(name, " ")
 					e.Setenv("KIND", kindOf)
@@ -115,7 +115,7 @@ func TestTPMErrors(t *testing.T) {
 			"tpm": func(*testscript.TestScript, bool, []string) { v.Clear() }, // tpm clear
 		},
 		Setup: func(e *testscript.Env) error {
-			e.Setenv("GORACE", raceOptions)
+			e.Vars = append(e.Vars, ownEnv...)
 			e.Setenv("TPM", v.Path())
 			return errors.Join(os.Chmod(filepath.Join(e.WorkDir, "right"), 0o600), os.Chmod(filepath.Join(e.WorkDir, "wrong"), 0o600))
 		},

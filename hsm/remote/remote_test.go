@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -165,7 +166,8 @@ func again(t *testing.T, f func() ([]byte, error)) ([]byte, error) {
 // odd is a soft token whose PRF does as its input says.
 type odd struct {
 	hsm.Provider
-	dir string
+	dir   string
+	waits atomic.Int32 // calls that have come to wait
 }
 
 func newOdd(dir string) (hsm.Provider, error) {
@@ -176,7 +178,7 @@ func newOdd(dir string) (hsm.Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &odd{p, dir}, nil
+	return &odd{Provider: p, dir: dir}, nil
 }
 
 // Describe is the same in each process.
@@ -209,7 +211,7 @@ func (k oddKey) PRF(ctx context.Context, dst, input []byte) ([]byte, error) {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGSEGV)
 		select {}
 	case "wait":
-		mark("waiting")
+		mark(fmt.Sprint("waiting", k.o.waits.Add(1)))
 		<-ctx.Done()
 		mark("cancelled")
 		return nil, ctx.Err()
@@ -259,7 +261,9 @@ func TestACrash(t *testing.T) {
 			}
 		})
 	}
-	seen(t, dir, "waiting")
+	for n := range 5 { // one that came later would wait in the next process
+		seen(t, dir, fmt.Sprint("waiting", n+1))
+	}
 	if _, err := k.PRF(t.Context(), nil, []byte("crash")); !errors.Is(err, remote.ErrDied) {
 		t.Errorf("the call that crashes: %v", err)
 	}
@@ -276,7 +280,7 @@ func TestCancelReachesTheOtherProcess(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { _, err := k.PRF(ctx, nil, []byte("wait")); done <- err }()
-	seen(t, dir, "waiting")
+	seen(t, dir, "waiting1")
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("PRF returned %v", err)

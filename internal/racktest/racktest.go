@@ -9,10 +9,12 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -96,6 +98,16 @@ func (r *Rack) TryRestart(between func(*rack.Config)) error {
 	return r.start()
 }
 
+// loopbacks counts the addresses that were given.
+var loopbacks atomic.Uint32
+
+// Loopback returns an address to listen on, with any free port, that no other appliance of these tests has: where one
+// starts again it finds its port free. A port of 127.0.0.1 may be anybody's meanwhile.
+func Loopback() string {
+	pid, n := os.Getpid(), loopbacks.Add(1)
+	return fmt.Sprintf("127.%d.%d.%d:0", 128+pid>>8%64, pid%256, 1+n%254)
+}
+
 // Start starts an appliance with a soft token for the length of a test. Options change its
 // configuration before it starts.
 func Start(tb testing.TB, options ...func(*rack.Config)) *Rack {
@@ -115,7 +127,7 @@ func StartOn(tb testing.TB, token string, options ...func(*rack.Config)) *Rack {
 	r.Principals = []*identity.Principal{root, stranger}
 	r.cfg = rack.Config{
 		Dir: dir, AuditFiles: r.Disk, Principals: r.Principals, Scribble: Scribble, AllowUnlockedMemory: true,
-		Store: keystore.NewMemory(), Logger: Logger(tb),
+		Store: keystore.NewMemory(), Logger: Logger(tb), Listen: Loopback(),
 	}
 	create, open, err := rack.ParseToken(token, dir)
 	check(tb, err)

@@ -115,7 +115,7 @@ func (l *life) play(rt *rapid.T) {
 
 // attempt is ask for a call that a kill may leave without an answer.
 func attempt[In, Out any](l *life, op api.OpOf[In, Out], in *In) (*Out, error) {
-	ctx, cancel := context.WithTimeout(l.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(l.t.Context(), 2*time.Minute)
 	defer cancel()
 	return tryAsk(ctx, l.d, l.who, op, in)
 }

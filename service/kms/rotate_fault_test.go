@@ -102,7 +102,7 @@ func automaticCutAt(t *testing.T, n int) (whole bool) {
 	}
 	life.Last(n)
 	c.later(90 * day)
-	for deadline := time.Now().Add(30 * time.Second); !dead.Load() && !whole; {
+	for deadline := time.Now().Add(time.Minute); !dead.Load() && !whole; {
 		status, err := rotationStatus(t, c.Client, arn)
 		whole = err == nil && status.NextRotationDate.Time().After(c.clk.Now())
 		if time.Now().After(deadline) {
@@ -207,7 +207,7 @@ func TestARotationThatIsNotProved(t *testing.T) {
 func (c *calendar) backAgain(tb testing.TB, arn string) {
 	tb.Helper()
 	in := &kmsapi.ListKeyRotationsRequest{KeyId: ref(arn), IncludeKeyMaterial: kmsapi.AllKeyMaterial}
-	for deadline := time.Now().Add(30 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		out, err := client.Do(tb.Context(), c.Client, kmsapi.ListKeyRotations, in)
 		if err == nil && len(out.Rotations) == 2 && out.Rotations[0].KeyMaterialState == kmsapi.MaterialCurrent {
 			return
