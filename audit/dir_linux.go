@@ -120,7 +120,9 @@ func (d dir) Lock() (func() error, error) {
 	case err != nil:
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
 	}
-	return f.Close, nil
+	// Closing alone would not do: a process that this one is about to start has the open folder too, until it runs its
+	// own program, and with it the lock.
+	return func() error { return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close()) }, nil
 }
 
 // osFile is a file of the operating system.

@@ -3,11 +3,14 @@ package audit_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/keyrack/keyrack/audit"
 )
@@ -94,4 +97,37 @@ func TestInUse(t *testing.T) {
 	mustVerify(t, d)
 	closeLog(t, l)
 	closeLog(t, open(t, small(d)))
+}
+
+// TestLogWhileAChildStarts: a program that is being started has copies of all open files until it runs. The log is
+// free all the same as soon as it is closed.
+func TestLogWhileAChildStarts(t *testing.T) {
+	t.Parallel()
+	path := t.TempDir()
+	l := open(t, small(audit.Dir(path)))
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	copies := 0
+	for _, e := range entries {
+		var fd int
+		if target, _ := os.Readlink("/proc/self/fd/" + e.Name()); target != path {
+			continue
+		}
+		if _, err := fmt.Sscan(e.Name(), &fd); err != nil {
+			t.Fatal(err)
+		}
+		child, err := unix.Dup(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(child)
+		copies++
+	}
+	closeLog(t, l)
+	if copies == 0 {
+		t.Error("the folder is not open")
+	}
+	closeLog(t, open(t, small(audit.Dir(path))))
 }

@@ -45,7 +45,9 @@ var ownEnv = []string{"GORACE=" + raceOptions, smallSegments}
 func TestMain(m *testing.M) {
 	for _, v := range ownEnv {
 		name, value, _ := strings.Cut(v, "=")
-		os.Setenv(name, value)
+		if _, given := os.LookupEnv(name); !given { // a script may have taken it away
+			os.Setenv(name, value)
+		}
 	}
 	testscript.Main(m, map[string]func(){"keyrack": keyrack.Main})
 }

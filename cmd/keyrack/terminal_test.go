@@ -151,7 +151,7 @@ func TestProgressIsForTerminals(t *testing.T) {
 func TestCtrlCEndsBench(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	term, cmd := onTerminal(t, environment(racktest.Start(t)), &out, "bench", "--op", "status", "--conns", "1", "--depth", "1", "--duration", "10m")
+	term, cmd := onTerminal(t, environment(racktest.Start(t)), &out, "bench", "--op", "status", "--conns", "1", "--depth", "1", "--duration", "30s")
 	term.until("measuring: ")
 	term.press(ctrlC)
 	cmd.Wait()
