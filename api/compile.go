@@ -93,8 +93,8 @@ func (f *Field) tag(name, value string) (fault string) {
 			return fmt.Sprintf("default %q is not in the enum", value)
 		}
 	case "audit":
-		if f.Shown = value == "show"; !f.Shown {
-			return fmt.Sprintf("audit is %q, want \"show\" or no tag", value)
+		if f.Shown, f.Unsent = value == "show" || value == "only", value == "only"; !f.Shown {
+			return fmt.Sprintf("audit is %q, want \"show\", \"only\" or no tag", value)
 		}
 		if f.Shape == ShapeSecret || f.Shape == ShapeList && f.Elem.Shape == ShapeSecret {
 			return "a secret cannot be shown"

@@ -34,6 +34,8 @@ func (s Shape) String() string { return shapes.Name(uint8(s)) }
 //	                             written even if zero; key, target, alias: see [Form];
 //	                             like= for text: see [Pattern]
 //	audit:"show"                 copied into the audit record; of a structure, what it shows itself
+//	audit:"only"                 the same for a member of a response that stands on no wire: what AWS's answer
+//	                             has not, and the record should have
 //	cond:"kms:EncryptionContext" condition key it feeds
 //	default:"SYMMETRIC_DEFAULT"  value of an absent enum
 type Field struct {
@@ -49,6 +51,7 @@ type Field struct {
 	Form     Form     // texts and key references
 	Pattern  *Pattern // texts; nil = any
 	Shown    bool
+	Unsent   bool // shown, and on no wire
 	Cond     string
 	Default  uint8   // enums
 	Names    Names   // enums
@@ -103,8 +106,11 @@ const (
 // taken reports whether a walk writes the member with value v. An audit record
 // leaves out every zero, a wire only those that mean absence.
 func (f *Field) taken(v reflect.Value, sel selection) bool {
-	if sel == shownOnly {
+	switch {
+	case sel == shownOnly:
 		return f.Shown && (f.Always || f.present(v, sel))
+	case f.Unsent:
+		return false
 	}
 	return f.zero || f.present(v, sel)
 }
@@ -127,7 +133,7 @@ func (f *Field) present(v reflect.Value, sel selection) bool {
 func (s *Struct) present(v reflect.Value, sel selection) bool {
 	for i := range s.Fields {
 		f := &s.Fields[i]
-		if (sel == everything || f.Shown) && f.present(v.Field(f.index), sel) {
+		if (sel == everything && !f.Unsent || sel == shownOnly && f.Shown) && f.present(v.Field(f.index), sel) {
 			return true
 		}
 	}

@@ -40,6 +40,9 @@ func Fill(rng *rand.Rand, s *api.Struct, v any) { fillStruct(rng, s, reflect.Val
 func fillStruct(rng *rand.Rand, s *api.Struct, v reflect.Value) {
 	for i := range s.Fields {
 		f := &s.Fields[i]
+		if f.Unsent { // a wire would lose it
+			continue
+		}
 		if m := v.FieldByName(f.Name); f.Required || rng.IntN(2) == 0 {
 			fill(rng, f, m)
 		} else if f.Default != 0 {

@@ -167,6 +167,9 @@ func cddlMap(service string, t reflect.Type, dir direction) string {
 	var b strings.Builder
 	b.WriteString("{\n")
 	for _, f := range api.StructOf(t).Fields {
+		if f.Unsent {
+			continue
+		}
 		optional, note := "? ", f.Name
 		if length := codePoints(&f); length != "" {
 			note += ", " + length

@@ -218,6 +218,9 @@ func memberType(f *api.Field, t reflect.Type) string {
 }
 
 func memberRules(f *api.Field, dir direction) (rules []string) {
+	if f.Unsent {
+		rules = append(rules, "in audit records only")
+	}
 	if f.Required {
 		rules = append(rules, "required")
 	} else if f.Always && dir == received {

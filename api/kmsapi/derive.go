@@ -16,10 +16,11 @@ type DeriveSharedSecretRequest struct {
 
 // DeriveSharedSecretResponse is the answer to DeriveSharedSecretRequest. SharedSecret
 // is the x coordinate, big-endian, as long as the curve's field: 32, 48 or 66 bytes.
-// KeyId is the key's ARN.
+// KeyId is the key's ARN. The record alone has PeerKeyDigest, SHA-256 of the request's PublicKey.
 type DeriveSharedSecretResponse struct {
 	KeyId                 string                `n:"1"`
 	SharedSecret          api.Secret            `n:"2"`
 	KeyAgreementAlgorithm KeyAgreementAlgorithm `n:"3"`
 	KeyOrigin             KeyOrigin             `n:"4"`
+	PeerKeyDigest         api.Blob              `n:"5" audit:"only"`
 }

@@ -44,8 +44,11 @@ type RotateKeyOnDemandRequest struct {
 }
 
 // RotateKeyOnDemandResponse is the answer to RotateKeyOnDemandRequest. KeyId is the key's ARN.
+// The record alone has the ids, of 64 hex digits, of the material that is current now and of the one before it.
 type RotateKeyOnDemandResponse struct {
-	KeyId string `n:"1"`
+	KeyId              string `n:"1"`
+	KeyMaterialId      string `n:"2" audit:"only"`
+	PreviousMaterialId string `n:"3" audit:"only"`
 }
 
 // ListKeyRotationsRequest asks for the materials that a key has had, a page at a time

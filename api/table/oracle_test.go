@@ -44,7 +44,9 @@ func ours() map[string]operation {
 func ofTable(s *api.Struct) *shape {
 	out := &shape{kind: "structure", name: s.Name, members: map[string]*shape{}}
 	for i := range s.Fields {
-		out.members[s.Fields[i].Name] = ofField(&s.Fields[i])
+		if !s.Fields[i].Unsent {
+			out.members[s.Fields[i].Name] = ofField(&s.Fields[i])
+		}
 	}
 	return out
 }

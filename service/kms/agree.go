@@ -5,6 +5,7 @@ import (
 	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/x509"
 	"errors"
@@ -51,6 +52,8 @@ func (s *Service) DeriveSharedSecret(c *access.Call, in *kmsapi.DeriveSharedSecr
 	if err != nil {
 		return s.damagedMaterial(k, err)
 	}
+	digest := sha256.Sum256(in.PublicKey)
+	out.PeerKeyDigest = append(c.Bytes(len(digest))[:0], digest[:]...)
 	out.KeyId, out.KeyAgreementAlgorithm, out.KeyOrigin = k.ARN(), in.KeyAgreementAlgorithm, k.row.Origin
 	return nil
 }

@@ -2,6 +2,7 @@ package kms
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -49,13 +50,18 @@ func (s *Service) RotateKeyOnDemand(c *access.Call, in *kmsapi.RotateKeyOnDemand
 					return err
 				}
 				done, err = rotateIn(tx, k, r, secret, at, kmsapi.RotationOnDemand)
+				out.KeyMaterialId, out.PreviousMaterialId = hex.EncodeToString(done.is), hex.EncodeToString(done.was)
 				return err
 			})
 		})
 		return done, err
 	}, func(back func(keystore.Tx, *keyRow) error) error {
 		return c.Update(s.store, func(tx keystore.Tx) error {
-			return s.changeKey(tx, k, func(r *keyRow) error { return back(tx, r) })
+			return s.changeKey(tx, k, func(r *keyRow) error {
+				err := back(tx, r)
+				out.KeyMaterialId, out.PreviousMaterialId = hex.EncodeToString(r.Current), ""
+				return err
+			})
 		})
 	})
 }
