@@ -242,6 +242,7 @@ func shredOn(t *testing.T, token string) {
 	if !errors.Is(err, domain.ErrNoSlot) {
 		t.Errorf("the copy from before, with the token: %v", err)
 	}
+	wantNoFirstVersion(t, store+".now")
 	a.Restart(func(*rack.Config) { copyFile(t, store+".now", store) })
 	if err := use(a.Client, kept, false); err != nil || a.state(arn) != 0 {
 		t.Errorf("the other key: %v", err)
