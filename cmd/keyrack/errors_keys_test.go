@@ -69,6 +69,7 @@ keyrack key create > soon; keyrack key rotation enable $(cat soon) --days 90; he
 	pass(25 * time.Hour)
 	rows = append(rows, provoke(t, dir, env, names, []errorCase{{"import: a token of the day before", "keyrack key import $(cat ext2) --token late.token --encrypted late.enc"}})...)
 	pass(89*24*time.Hour - 75*time.Minute)
+	dueDone(t, r, clk.Now())
 	rows = append(rows, provoke(t, dir, env, names, []errorCase{{"rotate a key that is about to be rotated", "keyrack key rotate $(cat soon)"}})...)
 	prepare(t, dir, env, "keyrack key schedule-deletion $(cat key) --force")
 	set(clk.Wall().Add(60 * 24 * time.Hour))
@@ -77,4 +78,21 @@ keyrack key create > soon; keyrack key rotation enable $(cat soon) --days 90; he
 	return append(rows, provoke(t, dir, env, names, []errorCase{
 		{"clock accept: the clock is behind", "keyrack clock accept"},
 	})...)
+}
+
+// dueDone waits until all that is due at a time is done.
+func dueDone(t *testing.T, r *racktest.Rack, now time.Time) {
+	t.Helper()
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	for deadline := time.Now().Add(60 * time.Second); ; <-poll.C {
+		left, err := r.KMS().DueUntil(t.Context(), now)
+		if err == nil && len(left) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("what is due is not done: %q, %v", left, err)
+		}
+		r.KMS().WakeDue()
+	}
 }
