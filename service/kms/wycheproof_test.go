@@ -69,7 +69,7 @@ func TestWycheproofECDSA(t *testing.T) {
 
 // TestWycheproofECDH: the secret of each pair of keys, as long as the field; a public key that is on no curve, on another
 // one, in another form or changed is refused with ValidationException. Of the 1,399 points that meet a doubling, which take
-// most of the time, it asks for every eighth.
+// most of the time, it asks for every 16th.
 func TestWycheproofECDH(t *testing.T) {
 	t.Parallel()
 	r := racktest.Start(t)
@@ -78,14 +78,14 @@ func TestWycheproofECDH(t *testing.T) {
 		curve elliptic.Curve
 		least map[string]int
 	}{
-		"ecdh_secp256r1": {kmsapi.KeySpecECCNISTP256, elliptic.P256(), map[string]int{"valid": 150, "invalid": 50, "acceptable": 220}},
-		"ecdh_secp384r1": {kmsapi.KeySpecECCNISTP384, elliptic.P384(), map[string]int{"valid": 185, "invalid": 45, "acceptable": 220}},
-		"ecdh_secp521r1": {kmsapi.KeySpecECCNISTP521, elliptic.P521(), map[string]int{"valid": 165, "invalid": 50, "acceptable": 220}},
+		"ecdh_secp256r1": {kmsapi.KeySpecECCNISTP256, elliptic.P256(), map[string]int{"valid": 135, "invalid": 50, "acceptable": 220}},
+		"ecdh_secp384r1": {kmsapi.KeySpecECCNISTP384, elliptic.P384(), map[string]int{"valid": 140, "invalid": 45, "acceptable": 220}},
+		"ecdh_secp521r1": {kmsapi.KeySpecECCNISTP521, elliptic.P521(), map[string]int{"valid": 130, "invalid": 50, "acceptable": 220}},
 	} {
 		seen, keys := map[string]int{}, map[string]string{}
 		for _, g := range vectors.Wycheproof(t, file) {
 			for _, v := range g.Tests {
-				if slices.Contains(v.Flags, "EdgeCaseDoubling") && v.TcID%8 != 0 {
+				if slices.Contains(v.Flags, "EdgeCaseDoubling") && v.TcID%16 != 0 {
 					continue
 				}
 				d := sized(c.curve, vectors.Hex(t, v.Private))
@@ -189,7 +189,8 @@ func messageOf(v *vectors.Test, public []byte) (kmsapi.MessageType, []byte) {
 }
 
 // TestWycheproofMLKEM: the secret of each ciphertext under the key of each seed, also where it is rejected implicitly; a
-// ciphertext of another length is InvalidCiphertext. A seed of another length is no key.
+// ciphertext of another length is InvalidCiphertext. A seed of another length is no key. Of the valid ones without a flag it takes every other one;
+// internal/pq has them all.
 func TestWycheproofMLKEM(t *testing.T) {
 	t.Parallel()
 	r := racktest.Start(t)
@@ -197,7 +198,7 @@ func TestWycheproofMLKEM(t *testing.T) {
 		c, seen, keys := kems[i], map[string]int{}, map[string]string{}
 		for _, g := range vectors.Wycheproof(t, "mlkem_"+number) {
 			for _, v := range g.Tests {
-				if len(v.Seed) != 64 {
+				if len(v.Seed) != 64 || v.Valid() && len(v.Flags) == 0 && v.TcID%2 != 0 {
 					continue
 				}
 				if keys[string(v.Seed)] == "" {
@@ -217,6 +218,6 @@ func TestWycheproofMLKEM(t *testing.T) {
 				seen[v.Result]++
 			}
 		}
-		wantCases(t, seen, map[string]int{"valid": 155, "invalid": 15})
+		wantCases(t, seen, map[string]int{"valid": 75, "invalid": 15})
 	}
 }
