@@ -187,9 +187,12 @@ const (
 	oneOf         = "Member must satisfy enum value set: [%s]"
 )
 
-// putInt checks and stores an integer or a time.
+// putInt checks and stores an integer or a time. A time that is given is not 0, which in
+// a request means that it was left out.
 func (f *Field) putInt(v reflect.Value, n int64, bad *violations) {
 	switch {
+	case n == 0 && f.Shape == ShapeTime && !f.Always:
+		bad.add(f, " '0'", "Member must be another time than 1970-01-01T00:00:00Z")
 	case n > f.Max:
 		bad.add(f, fmt.Sprintf(" '%d'", n), valueAtMost, f.Max)
 	case n < f.Min:

@@ -67,6 +67,7 @@ func TestViolations(t *testing.T) {
 		{"member of an item in a structure", `{"Inner":{"Must":"","Tags":[{"TagKey":"","TagValue":""}]}}`,
 			"Value '' at 'inner.tags.1.member.tagKey' failed to satisfy constraint: Member must have length greater than or equal to 1"},
 		{"null in a structure", `{"Inner":{"Must":null}}`, "Value null at 'inner.must' failed to satisfy constraint: Member must not be null"},
+		{"a time that is none", `{"When":0}`, "Value '0' at 'when' failed to satisfy constraint: Member must be another time than 1970-01-01T00:00:00Z"},
 		{"null at the top", `{"Text":null,"Int":null,"Texts":null,"Inner":null}`, ""},
 		{"unknown name in an enum", `{"Enum":"SIGN"}`, "Value 'SIGN' at 'enum' failed to satisfy constraint: Member must satisfy enum value set: " + keyUsages},
 		{"other case in an enum", `{"Enum":"sign_verify"}`, "Value 'sign_verify' at 'enum' failed to satisfy constraint: Member must satisfy enum value set: " + keyUsages},
@@ -86,6 +87,16 @@ func TestViolations(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestZeroTime: a time that is given as 0 is not taken for one that was left out, on any wire.
+func TestZeroTime(t *testing.T) {
+	t.Parallel()
+	const want = "Value '0' at 'when' failed to satisfy constraint: Member must be another time than 1970-01-01T00:00:00Z"
+	checkViolation(t, shapes.DecodeCBOR(unhex(t, "a1 0d 00"), new(everyShape)), want)
+	checkViolation(t, shapes.DecodeRPC(unhex(t, "a1 645768656e c1 00"), new(everyShape), nil), want)
+	checkViolation(t, shapes.DecodeJSON([]byte(`{"When":0}`), new(everyShape), api.AWSJSON), want)
+	checkViolation(t, shapes.DecodeJSON([]byte(`{"When":"1970-01-01T00:00:00Z"}`), new(everyShape)), want)
 }
 
 // TestViolationsInOrder: what is broken is told in the order of the members,

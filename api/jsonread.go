@@ -70,11 +70,15 @@ func (p people) Micros() (int64, error) {
 	return int64(t), err
 }
 
-// parseTime parses RFC 3339 text of microseconds at most.
+// parseTime parses RFC 3339 text of microseconds at most, or a date alone, which is its
+// first moment in UTC.
 func parseTime(text string) (Time, error) {
 	t, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return 0, errors.New("time is not RFC 3339 text like 2026-01-02T15:04:05Z")
+		t, err = time.Parse(time.DateOnly, text)
+	}
+	if err != nil {
+		return 0, errors.New("want a time such as 2026-01-02T15:04:05Z, a date such as 2026-01-02, or a number of seconds since 1970")
 	}
 	if t.Nanosecond()%1000 != 0 {
 		return 0, errors.New("time is finer than a microsecond")

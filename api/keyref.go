@@ -35,7 +35,8 @@ func (r Realm) RootARN(a AccountID) string {
 // (AWS KMS developer guide, "Key identifiers (KeyId)").
 type RefForm uint8
 
-// The forms. RefInvalid is a text that is none of them, RefAbsent no text at all.
+// The forms. RefInvalid is a text that is none of them, RefBadARN one that begins as an
+// ARN and is none of KMS, RefAbsent no text at all.
 const (
 	RefAbsent RefForm = iota
 	RefInvalid
@@ -43,12 +44,14 @@ const (
 	RefKeyARN
 	RefAlias
 	RefAliasARN
+	RefBadARN
 )
 
 // KeyRef is a reference to a key as a caller wrote it, parsed once. Text, and
 // so Alias, Partition and Region, alias the request: whoever keeps one clones it.
 // A text of no known form is not an error here, because AWS answers it with the
-// operation's own error after other members were checked; Form says RefInvalid.
+// operation's own error after other members were checked; Form says RefInvalid or
+// RefBadARN.
 type KeyRef struct {
 	Text      []byte // as written
 	Form      RefForm
@@ -79,8 +82,10 @@ func ParseKeyRef(text []byte) KeyRef {
 }
 
 // parseARN parses what follows "arn:": partition, "kms", region, account and
-// the resource, and sets Form only if every part is well formed.
+// the resource. Where every part is well formed but the id behind "key/" is none, the
+// form is RefInvalid, as that of the id alone would be.
 func (r *KeyRef) parseARN(s []byte) {
+	r.Form = RefBadARN
 	var part [4][]byte
 	for i := range part {
 		var ok bool
@@ -95,6 +100,7 @@ func (r *KeyRef) parseARN(s []byte) {
 	if text, ok := bytes.CutPrefix(s, []byte("key/")); ok {
 		id, multi, ok := parseKeyID(text)
 		if !ok {
+			r.Form = RefInvalid
 			return
 		}
 		r.Form, r.ID, r.Multi = RefKeyARN, id, multi

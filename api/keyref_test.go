@@ -57,19 +57,19 @@ func TestParseKeyRef(t *testing.T) {
 		{"alias with a letter outside ASCII", "alias/ä", api.RefInvalid},
 		{"alias with a star", "alias/*", api.RefInvalid},
 		{"alias with a point", "alias/a.b", api.RefInvalid},
-		{"ARN of nothing", arn, api.RefInvalid},
-		{"ARN cut off", "arn:aws:kms:rack-1:" + account, api.RefInvalid},
-		{"ARN of no partition", "arn::kms:rack-1:" + account + ":key/" + uuid, api.RefInvalid},
-		{"ARN of no region", "arn:aws:kms::" + account + ":key/" + uuid, api.RefInvalid},
-		{"ARN of no account", "arn:aws:kms:rack-1::key/" + uuid, api.RefInvalid},
-		{"ARN of another service", "arn:aws:s3:rack-1:" + account + ":key/" + uuid, api.RefInvalid},
-		{"ARN of a short account", "arn:aws:kms:rack-1:11112222333:key/" + uuid, api.RefInvalid},
-		{"ARN of an account in letters", "arn:aws:kms:rack-1:11112222333x:key/" + uuid, api.RefInvalid},
-		{"ARN of a grant", arn + "grant/" + uuid, api.RefInvalid},
-		{"ARN with a colon before the id", arn + "key:" + uuid, api.RefInvalid},
+		{"ARN of nothing", arn, api.RefBadARN},
+		{"ARN cut off", "arn:aws:kms:rack-1:" + account, api.RefBadARN},
+		{"ARN of no partition", "arn::kms:rack-1:" + account + ":key/" + uuid, api.RefBadARN},
+		{"ARN of no region", "arn:aws:kms::" + account + ":key/" + uuid, api.RefBadARN},
+		{"ARN of no account", "arn:aws:kms:rack-1::key/" + uuid, api.RefBadARN},
+		{"ARN of another service", "arn:aws:s3:rack-1:" + account + ":key/" + uuid, api.RefBadARN},
+		{"ARN of a short account", "arn:aws:kms:rack-1:11112222333:key/" + uuid, api.RefBadARN},
+		{"ARN of an account in letters", "arn:aws:kms:rack-1:11112222333x:key/" + uuid, api.RefBadARN},
+		{"ARN of a grant", arn + "grant/" + uuid, api.RefBadARN},
+		{"ARN with a colon before the id", arn + "key:" + uuid, api.RefBadARN},
 		{"ARN of a bad key id", arn + "key/" + uuid[1:], api.RefInvalid},
 		{"ARN of a bad mrk", arn + "key/mrk-" + strings.Repeat("0", 31) + "g", api.RefInvalid},
-		{"ARN of a bad alias", arn + "alias/", api.RefInvalid},
+		{"ARN of a bad alias", arn + "alias/", api.RefBadARN},
 		{"ARN with something behind it", arn + "key/" + uuid + "/x", api.RefInvalid},
 		{"ARN in capitals", "ARN" + arn[3:] + "key/" + uuid, api.RefInvalid},
 		{"any text", "key", api.RefInvalid},
@@ -96,7 +96,7 @@ func checkParts(t *testing.T, r api.KeyRef) {
 	in := api.Realm{Partition: string(r.Partition), Region: string(r.Region)}
 	switch r.Form {
 	case api.RefAbsent:
-	case api.RefInvalid:
+	case api.RefInvalid, api.RefBadARN:
 		again = r.String()
 		if r.ID != (api.KeyID{}) || r.Multi || r.Alias != nil {
 			t.Errorf("%q is invalid and has parts: %+v", r, r)

@@ -24,6 +24,7 @@ var patterns = map[string]*Pattern{
 	"label":        newPattern(`^[a-zA-Z0-9:/_\s.-]+$`, "from 2026-01", "of `a-z A-Z 0-9 : / _ . -` and white space"),
 	"marker":       newPattern(`[\u0020-\u00FF]*`, "x", "of U+0020 to U+00FF"),
 	"policy":       newPattern(`[\u0009\u000A\u000D\u0020-\u00FF]+`, "{}", "of U+0020 to U+00FF, tabs and ends of lines"),
+	"region":       newPattern(`^([a-z]+-){1,3}\d+$`, "rack-1", "words of `a-z` and a number, as in `us-east-1` or `rack-1`"), // AWS's has {2,3}: our own would not match
 	"xks-key":      newPattern(`^[a-zA-Z0-9-_.]+$`, "key-1", "of `a-z A-Z 0-9 - _ .`"),
 	"cluster":      newPattern(`cluster-[2-7a-zA-Z]{11,16}`, "cluster-22222222222", "`cluster-` and 11 to 16 of `2-7 a-z A-Z`"),
 	"account":      newPattern(`[0-9]{12}`, "111122223333", "12 digits"),

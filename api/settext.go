@@ -13,8 +13,8 @@ import (
 
 // SetText sets the member in in, a pointer to a value of the member's struct,
 // from text that a person typed: text and key references as they stand, enums by
-// name, integers in decimal, true or false, times as RFC 3339 or epoch seconds,
-// structures as JSON. Each call adds an item to a list, and a pair key=value to an
+// name, integers in decimal, true or false, times as RFC 3339, dates or epoch seconds
+// (but not four digits, which are meant for a year), structures as JSON. Each call adds an item to a list, and a pair key=value to an
 // encryption context. Bytes are for [Field.SetBytes]. It returns KindValidation,
 // with AWS's text where a constraint was broken, and then leaves in as it was.
 func (f *Field) SetText(in any, text string) error {
@@ -86,11 +86,13 @@ func (f *Field) parse(v reflect.Value, text string, bad *violations) error {
 	case ShapeContext:
 		return f.addPair(v, text, bad)
 	case ShapeTime:
-		if _, err := strconv.ParseFloat(text, 64); err == nil {
+		if _, err := strconv.ParseFloat(text, 64); err == nil && !isYear(text) {
 			return f.parseJSON(v, text, bad)
 		}
 		t, err := parseTime(text)
-		v.SetInt(int64(t))
+		if err == nil {
+			f.putInt(v, int64(t), bad)
+		}
 		return err
 	case ShapeSecret, ShapeBlob:
 		return errors.New("it takes bytes, not text")
@@ -98,6 +100,12 @@ func (f *Field) parse(v reflect.Value, text string, bad *violations) error {
 		return f.parseJSON(v, text, bad)
 	}
 	return nil
+}
+
+// isYear reports whether text is four digits.
+func isYear(text string) bool {
+	_, err := strconv.ParseUint(text, 10, 64)
+	return err == nil && len(text) == 4
 }
 
 // parseJSON stores numbers, booleans and structures, which people write as JSON does.

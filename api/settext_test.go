@@ -32,6 +32,19 @@ func TestSetText(t *testing.T) {
 	}
 }
 
+// TestDates: a date alone is its first moment in UTC, typed or in JSON.
+func TestDates(t *testing.T) {
+	t.Parallel()
+	const want = "2027-01-31 00:00:00 +0000 UTC"
+	var typed, read everyShape
+	if err := shapes.Flag("when").SetText(&typed, "2027-01-31"); err != nil || typed.When.Time().String() != want {
+		t.Errorf("got %s, %v", typed.When.Time(), err)
+	}
+	if err := shapes.DecodeJSON([]byte(`{"When":"2027-01-31"}`), &read, api.Partial); err != nil || read.When != typed.When {
+		t.Errorf("got %s, %v", read.When.Time(), err)
+	}
+}
+
 func TestSetTextRefuses(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ flag, text, want string }{
@@ -54,8 +67,13 @@ func TestSetTextRefuses(t *testing.T) {
 		{"pairs", "k", "Pairs: want key=value"},
 		{"pairs", "=v", "Pairs: want key=value"},
 		{"pairs", "given=w", `Pairs: the key "given" is given twice`},
-		{"when", "tomorrow", "When: time is not RFC 3339 text like"},
-		{"when", "9999-12-31T00:00:00Z", "When: time is 2^32 seconds or more from 1970"},
+		{"when", "tomorrow", "When: want a time such as 2026-01-02T15:04:05Z, a date such as 2026-01-02, or a number of seconds since 1970"},
+		{"when", "2999", "When: want a time such as"}, // a year, not the end of 1970's first hour
+		{"when", "2999-01-01", "When: the time is 2^32 seconds or more from 1970: want one before 2106-02-07"},
+		{"when", "2026-02-30", "When: want a time such as"},
+		{"when", "0", "Value '0' at 'when' failed to satisfy constraint: Member must be another time than 1970-01-01T00:00:00Z"},
+		{"when", "1970-01-01", "Value '0' at 'when' failed to satisfy constraint"},
+		{"when", "9999-12-31T00:00:00Z", "When: the time is 2^32 seconds or more from 1970"},
 		{"when", "1e99", "When: want time: json: byte 4: number out of range"},
 	} {
 		v := everyShape{Pairs: api.NewEncryptionContext(map[string]string{"given": ""})}

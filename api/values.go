@@ -48,7 +48,7 @@ const maxTime = 1e6<<32 - 1
 // checkTime returns an error for a time beyond the bounds.
 func checkTime(n int64) error {
 	if n < -maxTime || n > maxTime {
-		return errors.New("time is 2^32 seconds or more from 1970")
+		return errors.New("the time is 2^32 seconds or more from 1970: want one before 2106-02-07")
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ type MultiRegionKey struct {
 // Reference, ReplicateKey).
 type ReplicateKeyRequest struct {
 	KeyId                          api.KeyRef `n:"1" rule:"required,len=1:2048,key" audit:"show"`
-	ReplicaRegion                  string     `n:"2" rule:"required,len=1:32" audit:"show" cond:"kms:ReplicaRegion"`
+	ReplicaRegion                  string     `n:"2" rule:"required,len=1:32,like=region" audit:"show" cond:"kms:ReplicaRegion"`
 	Policy                         string     `n:"3" rule:"len=1:131072,like=policy"`
 	BypassPolicyLockoutSafetyCheck bool       `n:"4" audit:"show" cond:"kms:BypassPolicyLockoutSafetyCheck"`
 	Description                    string     `n:"5" rule:"len=0:8192" audit:"show"`
@@ -38,7 +38,7 @@ type ReplicateKeyResponse struct {
 // key (AWS KMS API Reference, UpdatePrimaryRegion).
 type UpdatePrimaryRegionRequest struct {
 	KeyId         api.KeyRef `n:"1" rule:"required,len=1:2048,key" audit:"show"`
-	PrimaryRegion string     `n:"2" rule:"required,len=1:32" audit:"show" cond:"kms:PrimaryRegion"`
+	PrimaryRegion string     `n:"2" rule:"required,len=1:32,like=region" audit:"show" cond:"kms:PrimaryRegion"`
 }
 
 // UpdatePrimaryRegionResponse is the answer to UpdatePrimaryRegionRequest. It has no members.

@@ -186,6 +186,9 @@ func faults(f *api.Field, path string) (all []fault) {
 		if f.Min > math.MinInt64 {
 			add("too small", f.Min-1, atLeast, "value", f.Min)
 		}
+		if f.Min > 0 { // 0 that is given is not taken for absent
+			add("zero", int64(0), atLeast, "value", f.Min)
+		}
 	case api.ShapeEnum:
 		add("no value of the enum", named{uint64(len(f.Names)) + 1, "NONSENSE"}, "Member must satisfy enum value set: [%s]", strings.Join(f.Names, ", "))
 	case api.ShapeList:

@@ -37,16 +37,31 @@ Calls an operation with AWS's names, and prints the members of the answer, one a
 line, or as JSON. keyrack help call SERVICE OPERATION lists the members of a
 request. A list takes its flag several times, an encryption context K=V, a
 structure JSON. Bytes are base64, or @FILE, fileb://FILE or @- for standard
-input; secret bytes only the latter. Times are RFC 3339. An answer with secret bytes
-goes to a file or a pipe, not to a terminal.
+input; secret bytes only the latter. A time is 2027-01-31T12:00:00Z (RFC 3339), a date
+such as 2027-01-31, its first moment in UTC, or a number of seconds since 1970. An
+answer with secret bytes goes to a file or a pipe, not to a terminal.
 
 Operations:
 `)
 	for _, op := range table.All() {
-		fmt.Fprintf(&b, "  %s %s\n", op.Service.Name, op.Name)
+		note := ""
+		if slices.Contains(refusedOperations, op.Name) {
+			note = " (always refused)"
+		}
+		fmt.Fprintf(&b, "  %s %s%s\n", op.Service.Name, op.Name, note)
 	}
 	return b.String()
 }
+
+// What an appliance always refuses: it has no custom key store, no other region, no grants
+// and nobody who attests an enclave. It answers that itself; help marks them.
+var (
+	refusedOperations = []string{
+		"CreateCustomKeyStore", "UpdateCustomKeyStore", "DeleteCustomKeyStore", "ConnectCustomKeyStore", "DisconnectCustomKeyStore",
+		"ReplicateKey", "UpdatePrimaryRegion",
+	}
+	refusedMembers = []string{"CustomKeyStoreId", "XksKeyId", "Recipient", "GrantTokens"}
+)
 
 // request collects what the command line says of a request. Flags are applied
 // when all are known, so that those of single members win over --json wherever
@@ -258,14 +273,20 @@ func memberUsage(f *api.Field) string {
 	if f.Required {
 		usage += ", required"
 	}
+	if slices.Contains(refusedMembers, f.Name) {
+		usage += ", always refused"
+	}
 	if f.Shape == api.ShapeList || f.Shape == api.ShapeContext {
 		usage += ", " + repeatable
 	}
 	if f.Shape == api.ShapeList {
 		f = f.Elem
 	}
+	if f.Shape == api.ShapeTime {
+		usage += ": 2027-01-31T12:00:00Z, 2027-01-31, or seconds since 1970"
+	}
 	if len(f.Names) > 0 {
-		usage += ": " + strings.Join(f.Names, ", ")
+		usage += ": " + namesText(f.Names)
 	}
 	return usage
 }

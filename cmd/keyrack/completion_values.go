@@ -86,7 +86,7 @@ func (v *valueOf) member(f *api.Field) []candidate {
 		return plainWords([]string{"true", "false"})
 	}
 	if len(f.Names) > 0 {
-		return plainWords(f.Names)
+		return plainWords(offeredOf(f.Names))
 	}
 	return v.word(v.fs.Name(), valueName(f))
 }

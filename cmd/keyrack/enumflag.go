@@ -42,6 +42,20 @@ func (f *enumFlag) Set(s string) error {
 var notHere = []string{"SM2", "SM2PKE", "SM2DSA", "RSAES_PKCS1_V1_5", "AWS_CLOUDHSM", "EXTERNAL_KEY_STORE"}
 
 // offered returns the names of the list that an appliance takes.
-func (f *enumFlag) offered() []string {
-	return slices.DeleteFunc(slices.Clone([]string(f.names)), func(name string) bool { return slices.Contains(notHere, name) })
+func (f *enumFlag) offered() []string { return offeredOf(f.names) }
+
+// offeredOf returns the names of an enum that an appliance takes.
+func offeredOf(all []string) []string {
+	return slices.DeleteFunc(slices.Clone(all), func(name string) bool { return slices.Contains(notHere, name) })
+}
+
+// namesText lists the values of an enum for people, those that are always refused apart.
+func namesText(all []string) string {
+	taken := offeredOf(all)
+	text := strings.Join(taken, ", ")
+	if len(taken) < len(all) {
+		refused := slices.DeleteFunc(slices.Clone(all), func(name string) bool { return slices.Contains(taken, name) })
+		text += "; always refused: " + strings.Join(refused, ", ")
+	}
+	return text
 }

@@ -56,6 +56,9 @@ func parseFlag(fs *flag.FlagSet, seen map[string]bool, arg string, args []string
 	case !with:
 		value, args = args[0], args[1:]
 	}
+	if value == "" && names(f) {
+		return nil, misused("give it a value or leave it out; is a variable of the shell empty?", "%s: %s is empty", fs.Name(), dashed(name))
+	}
 	seen[name] = true
 	err := f.Value.Set(value)
 	if s, ok := f.Value.(*settingFlag); ok && err != nil && s.Discreet {
@@ -80,6 +83,21 @@ func explained(f *flag.Flag, err error) error {
 		return errors.New("want a whole number in its range")
 	}
 	return err
+}
+
+// names reports whether a flag names something, a key or a file, so that an empty value is
+// a mistake: taken for a flag that was left out, it would decrypt with any key, or delete
+// the current material. A description may be empty.
+func names(f *flag.Flag) bool {
+	if _, ok := f.Value.(*place); ok {
+		return true
+	}
+	g, ok := f.Value.(flag.Getter)
+	if !ok {
+		return false
+	}
+	_, text := g.Get().(string)
+	return text && f.Name != "description"
 }
 
 // isBool reports whether a flag needs no value.

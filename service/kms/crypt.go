@@ -13,6 +13,14 @@ var errInvalidCiphertext = &api.Error{
 	Message: "the ciphertext is damaged, or the encryption context is not the one it was made with",
 }
 
+// errInvalidRSACiphertext is everything that can be wrong with a ciphertext of an RSA key,
+// which has no encryption context. It does not say what: a padding must not be told from
+// another mistake.
+var errInvalidRSACiphertext = &api.Error{
+	Kind:    api.KindInvalidCiphertext,
+	Message: "the ciphertext is damaged, or it was not made for this RSA key by this algorithm",
+}
+
 // errNoSuchKey is the answer for a ciphertext whose key does not exist and for
 // one whose key the caller may not use.
 var errNoSuchKey = &api.Error{

@@ -159,13 +159,23 @@ func TestOtherRegionsAreRefused(t *testing.T) {
 	for name, try := range map[string]func(*client.Client, string, string) error{"ReplicateKey": replicate, "UpdatePrimaryRegion": move} {
 		wantSays(t, try(r.Client, m.Arn, "rack-2"), "UnsupportedOperationException: "+name+" is not supported: this appliance is one region, rack-1, and no other has its keys")
 		wantSays(t, try(r.Client, plain, "rack-2"), "UnsupportedOperationException: "+plain+" is not a multi-Region key.")
-		wantKind(t, try(r.Client, m.Arn, strings.Repeat("r", 33)), api.KindValidation)
+		for _, region := range []string{strings.Repeat("r", 33), "nowhere", "rack-", "Rack-1", "rack-1 ", "a-b-c-d-1"} {
+			for _, key := range []string{m.Arn, noSuchID, "arn:aws:kms:x"} { // before it is known whether there is such a key
+				wantSays(t, try(r.Client, key, region), "ValidationException: ")
+			}
+		}
+		wantSays(t, try(r.Client, noSuchID, "rack-1"), "NotFoundException: ")
+		wantSays(t, try(r.Client, plain, "rack-1"), "UnsupportedOperationException: "+plain+" is not a multi-Region key.")
+		wantSays(t, try(r.Client, m.Arn, "us-gov-east-1"), "UnsupportedOperationException: "+name+" is not supported: this appliance is one region")
 		wantKind(t, try(r.Client, "alias/none", "rack-2"), api.KindNotFound)
 		wantKind(t, try(r.Stranger, m.Arn, "rack-2"), api.KindAccessDenied)
 		kms.SetState(t, r.KMS(), keyID(t, m.Arn), kmsapi.StateDisabled)
 		wantSays(t, try(r.Client, m.Arn, "rack-2"), "DisabledException: "+m.Arn+" is disabled.")
 		kms.SetState(t, r.KMS(), keyID(t, m.Arn), kmsapi.StateEnabled)
 	}
+	wantSays(t, replicate(r.Client, m.Arn, "rack-1"), "AlreadyExistsException: Unable to replicate key "+m.Arn+" to region rack-1, as the key already exists there")
+	wantSays(t, replicate(r.Stranger, m.Arn, "rack-1"), "AccessDeniedException: ")
+	wantSays(t, move(r.Client, m.Arn, "rack-1"), "UnsupportedOperationException: "+m.Arn+" is the primary key already.")
 	before := encrypt(t, r, m.Arn, []byte("x"))
 	if got, err := decrypt(t, r.Client, before); err != nil || !bytes.Equal(got, []byte("x")) {
 		t.Error("the key is not what it was")

@@ -76,7 +76,7 @@ func (s *Service) decrypt(c *access.Call, k *key, a kmsapi.EncryptionAlgorithm, 
 	if !k.current.intact(k.id) || p.try(oaepHashes[a]) != nil { // not the ciphertext's fault: its owner must not believe it lost
 		return nil, "", s.damagedMaterial(k, err)
 	}
-	return nil, "", errInvalidCiphertext
+	return nil, "", errInvalidRSACiphertext
 }
 
 // decrypter is what the secret of an RSA key that encrypts is expanded to.

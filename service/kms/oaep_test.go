@@ -182,7 +182,7 @@ func TestOAEPDamage(t *testing.T) {
 		}
 		for what, blob := range damaged {
 			_, err := openWith(t, r.Client, arn, a, blob)
-			if err == nil || err.Error() != "InvalidCiphertextException: the ciphertext is damaged, or the encryption context is not the one it was made with" {
+			if err == nil || err.Error() != "InvalidCiphertextException: the ciphertext is damaged, or it was not made for this RSA key by this algorithm" {
 				t.Errorf("%s: %s: got %v", a, what, err)
 			}
 		}

@@ -93,6 +93,10 @@ func (s *Service) named(c *access.Call, ref *api.KeyRef, account api.AccountID) 
 		}
 		return s.key(c, a.row.target())
 	}
+	if ref.Form == api.RefBadARN { // whatever it might name: nothing was looked up
+		return nil, api.Errorf(api.KindInvalidArn, "Invalid arn %s: that of a key looks like %s, that of an alias like %s",
+			ref, s.realm.KeyARN(c.Account(), api.KeyID{}, false), s.realm.AliasARN(c.Account(), "alias/NAME"))
+	}
 	return nil, api.Errorf(api.KindNotFound, "Invalid keyId '%s': want a key id, a key ARN, an alias name or an alias ARN", ref)
 }
 
