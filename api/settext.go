@@ -116,10 +116,15 @@ func (f *Field) parseJSON(v reflect.Value, text string, bad *violations) error {
 	if err == nil {
 		err = r.Done()
 	}
-	if err != nil {
-		return fmt.Errorf("want %s: %w", f.Shape, err)
+	switch {
+	case err == nil:
+		return nil
+	case f.Shape == ShapeInt:
+		return errors.New("want a whole number")
+	case f.Shape == ShapeBool:
+		return errors.New("want true or false")
 	}
-	return nil
+	return fmt.Errorf("want %s: %w", f.Shape, err)
 }
 
 // addPair adds key=value to the context in v.

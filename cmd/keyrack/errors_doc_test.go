@@ -197,6 +197,7 @@ var differing = []struct {
 	by string
 }{
 	{regexp.MustCompile(`sha256:[0-9a-f]{64}`), "sha256:…"},
+	{regexp.MustCompile(`mrk-[0-9a-f]{32}`), "mrk-ID"},
 	{regexp.MustCompile(`\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b`), "ID"},
 	{regexp.MustCompile(`127\.[0-9.]+:([0-689][0-9]*|7[013-9][0-9]*|72[0-46-9][0-9]*|725[1-9]|725[0-9]{2})\b`), "HOST:PORT"}, // not the default
 	{regexp.MustCompile(`records [0-9]+ to [0-9]+`), "records N to N"},

@@ -125,6 +125,9 @@ func (sh *shell) writeOutput(path string, b []byte) error {
 // works within one file system only, and synced before it gets the name.
 func replaceFile(path string, b []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".keyrack-*")
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return &fs.PathError{Op: "create", Path: path, Err: e.Err} // the name that was asked for
+	}
 	if err != nil {
 		return err
 	}

@@ -87,7 +87,7 @@ func keyImportFlags(fs *flag.FlagSet) action {
 	fs.StringVar(&f.file, "file", "", "import the key material in `FILE`; - is standard input")
 	fs.StringVar(&f.token, "token", "", "with --encrypted: the import token in `FILE`")
 	fs.StringVar(&f.encrypted, "encrypted", "", "with --token: the key material in `FILE`, encrypted for its public key")
-	fs.StringVar(&f.expires, "expires", "", "destroy the material at `WHEN`: 90d, or a time such as 2027-01-31T12:00:00Z; at most 365 days; never if it is left out")
+	fs.StringVar(&f.expires, "expires", "", "destroy the material at `WHEN`: 90d, a date such as 2027-01-31 (its first moment in UTC) or a time such as 2027-01-31T12:00:00Z; at most 365 days; never if it is left out")
 	fs.BoolVar(&f.fresh, "new", false, "it is other material than before, for the next rotation of a symmetric key")
 	fs.StringVar(&f.in.KeyMaterialDescription, "description", "", "describe the material of a symmetric key as `TEXT`; it is not secret")
 	fs.StringVar(&f.in.KeyMaterialId, "material", "", "only if it is the material with `ID`, 64 hex digits, of a symmetric key")
@@ -134,7 +134,7 @@ func (f *importFlags) settle(now time.Time) (err error) {
 	return err
 }
 
-// expiry reads a number of days, "90d", or a time.
+// expiry reads a number of days, "90d", a date or a time.
 func expiry(text string, now time.Time) (api.Time, error) {
 	if days, ok := strings.CutSuffix(text, "d"); ok {
 		if n, err := strconv.ParseUint(days, 10, 64); err == nil {
@@ -146,7 +146,10 @@ func expiry(text string, now time.Time) (api.Time, error) {
 	}
 	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return 0, usagef("keyrack help key import", "key import: --expires %q is neither days, as 90d, nor a time, as 2027-01-31T12:00:00Z", text)
+		at, err = time.Parse(time.DateOnly, text)
+	}
+	if err != nil {
+		return 0, usagef("keyrack help key import", "key import: --expires %q is neither days, as 90d, nor a date, as 2027-01-31, nor a time, as 2027-01-31T12:00:00Z", text)
 	}
 	if at.Unix() < 0 || at.Unix() >= 1<<32 { // no request can carry it; any other is for the appliance to judge
 		return 0, usagef("keyrack help key import", "key import: --expires is %q, want a time within 365 days", text)

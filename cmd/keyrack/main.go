@@ -156,9 +156,19 @@ func unknownCommand(args []string) error {
 	return misused(didYouMean(nearCommand(args[0], ""), "keyrack help"), "there is no command %q", args[0])
 }
 
+// otherWords are what other tools call some of the commands.
+var otherWords = map[string]string{
+	"key delete": "key schedule-deletion", "key destroy": "key schedule-deletion", "key remove": "key schedule-deletion",
+	"key restore": "key cancel-deletion", "key undelete": "key cancel-deletion", "key delete-imported-material": "key delete-material",
+	"key get-parameters-for-import": "key import-parameters", "key export": "key public",
+}
+
 // nearCommand returns the command that was probably meant, of those that begin so, "" if
 // there is none. The first word of a group is one, too.
 func nearCommand(typed, first string) string {
+	if meant, ok := otherWords[typed]; ok {
+		return "keyrack " + meant
+	}
 	var all []string
 	for _, c := range commands() {
 		if c.hidden || !strings.HasPrefix(c.name, first) {
