@@ -6,7 +6,11 @@ import (
 )
 
 // Realm is where an appliance says it is: the partition and region of every
-// ARN it mints and accepts. Immutable configuration.
+// ARN it mints and accepts. Immutable configuration. A region need not look like one of
+// AWS's: with an endpoint given, clients sign for any host label and send any ReplicaRegion
+// (botocore, utils.validate_region_name, and the first rule of kms's endpoint-rule-set;
+// aws-sdk-go-v2, rulesfn.IsValidHostLabel; tried with boto3 1.43.11, aws-cli 1.45.11 and
+// aws-sdk-go-v2/service/kms 1.62.4). Its form is that of the pattern "region".
 type Realm struct {
 	Partition string // "aws"
 	Region    string // "rack-1"
