@@ -81,7 +81,7 @@ func clockAcceptFlags(fs *flag.FlagSet) action {
 		if err != nil {
 			return err
 		}
-		if len(preview.Due) > 0 {
+		if preview.AcceptedTime > preview.Before && len(preview.Due) > 0 { // else nothing becomes due by it, or the clock is behind, which the call refuses
 			for _, what := range preview.Due {
 				fmt.Fprintln(sh.err, oneLine(what))
 			}
