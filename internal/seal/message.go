@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"slices"
-	"sync"
 	"sync/atomic"
 
 	"github.com/keyrack/keyrack/internal/securemem"
@@ -62,19 +61,49 @@ type MessageKey struct {
 
 // NewMessageKey expands prk, 32 bytes that the caller derived for h under label m1 and still owns and wipes. It returns
 // ErrKeySize for another length. What it expands lives on the heap, made inside securemem.Do.
-func NewMessageKey(h MessageHeader, prk []byte) (*MessageKey, error) {
-	var k *MessageKey
-	var err error
+func NewMessageKey(h MessageHeader, prk []byte) (k *MessageKey, err error) {
 	securemem.Do(func() {
-		k = new(MessageKey) // holds Kc
 		var keys [64]byte
-		defer securemem.Wipe(keys[:])
-		k.aead, err = split(&keys, prk)
-		copy(k.commits.key[:], keys[32:])
+		k, err = expand(h, &keys, prk)
+		securemem.Wipe(keys[:])
 	})
-	if err != nil {
+	return k, err
+}
+
+// NewSealingKey is NewMessageKey for a key that seals: prk and again are two derivations of it. On memory without error
+// correction one flipped bit makes messages that nobody can open; two derivations that agree, here down to the keys that
+// are used, rule that out up to their expansion. It returns ErrDisagree, and ErrKeySize.
+//
+// What AES-GCM expands from them is not compared: it would cost as much as all the rest, for an instant of the minute
+// that the key lives and in which a bit of it may flip.
+func NewSealingKey(h MessageHeader, prk, again []byte) (k *MessageKey, err error) {
+	securemem.Do(func() {
+		var keys, second [64]byte
+		defer securemem.Wipe(keys[:])
+		defer securemem.Wipe(second[:])
+		if len(again) != len(prk) {
+			err = ErrKeySize
+			return
+		}
+		if k, err = expand(h, &keys, prk); err != nil {
+			return
+		}
+		KDF(second[:], again, LabelSplit, nil)
+		if subtle.ConstantTimeCompare(keys[:], second[:])&subtle.ConstantTimeCompare(k.commits.key[:], second[32:]) != 1 {
+			k, err = nil, ErrDisagree
+		}
+	})
+	return k, err
+}
+
+// expand makes the message key of h, and leaves Ke ‖ Kc in keys, which the caller wipes.
+func expand(h MessageHeader, keys *[64]byte, prk []byte) (*MessageKey, error) {
+	k := new(MessageKey) // holds Kc
+	var err error
+	if k.aead, err = split(keys, prk); err != nil {
 		return nil, err
 	}
+	copy(k.commits.key[:], keys[32:])
 	h.KDFContext(append(k.commits.header[:0], messageFormat))
 	return k, nil
 }
@@ -130,33 +159,3 @@ func (k *MessageKey) reserve(n uint64) bool {
 		}
 	}
 }
-
-// probeSize is long enough that GCM uses every entry of its table of powers of H (eight blocks on amd64 and arm64, one
-// entry per nibble elsewhere): a flipped bit in any of them shows.
-const probeSize = 512
-
-// Agrees checks k against o, a second derivation of the same key: same header, same commitment, and k opens what o
-// seals. On memory without error correction one flipped bit in a derivation makes messages that nobody can open; two
-// derivations that agree rule that out. Use o for nothing else. It returns ErrDisagree.
-func (k *MessageKey) Agrees(o *MessageKey) error {
-	room := probes.Get().(*probe)
-	defer probes.Put(room)
-	blob, err := o.Seal(room.blob[:0], room.scratch[:0], room.plaintext[:], room.plaintext[:1])
-	if err != nil {
-		return err
-	}
-	got, err := k.Open(room.opened[:0], room.scratch[:0], blob, room.plaintext[:1])
-	if err != nil || !bytes.Equal(got, room.plaintext[:]) {
-		return ErrDisagree
-	}
-	return nil
-}
-
-// probe is the memory of one comparison. Nothing in it is a secret: the plaintext is zeros.
-type probe struct {
-	plaintext, opened [probeSize]byte
-	blob              [Overhead + probeSize]byte
-	scratch           [Scratch + 1]byte
-}
-
-var probes = sync.Pool{New: func() any { return new(probe) }}

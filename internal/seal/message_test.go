@@ -273,27 +273,31 @@ func TestRememberedContextsAreBounded(t *testing.T) {
 	}
 }
 
-func TestAgrees(t *testing.T) {
+// TestSealingKey: two derivations that agree give the message key, and any bit in which they differ none.
+func TestSealingKey(t *testing.T) {
 	t.Parallel()
 	k, prk, h := newKey(t)
-	if err := k.Agrees(keyFor(t, h, prk)); err != nil {
-		t.Errorf("two derivations of one key: %v", err)
+	same, err := seal.NewSealingKey(h, prk, bytes.Clone(prk))
+	if err != nil {
+		t.Fatalf("two derivations of one key: %v", err)
 	}
-	for i := range prk {
+	blob := mustSeal(t, same, []byte("p"), context)
+	if got, err := k.Open(nil, nil, blob, context); err != nil || string(got) != "p" {
+		t.Errorf("opened %q, %v", got, err)
+	}
+	for bit := range len(prk) * 8 {
 		flipped := bytes.Clone(prk)
-		flipped[i] ^= 0x10
-		if err := k.Agrees(keyFor(t, h, flipped)); !errors.Is(err, seal.ErrDisagree) {
-			t.Errorf("a flipped bit in byte %d of the prk: %v", i, err)
+		flipped[bit/8] ^= 1 << (bit % 8)
+		for _, two := range [][2][]byte{{prk, flipped}, {flipped, prk}} {
+			if k, err := seal.NewSealingKey(h, two[0], two[1]); !errors.Is(err, seal.ErrDisagree) || k != nil {
+				t.Fatalf("bit %d flipped: %v", bit, err)
+			}
 		}
 	}
-	other := h
-	other.MaterialID[0] ^= 1
-	if err := k.Agrees(keyFor(t, other, prk)); !errors.Is(err, seal.ErrDisagree) {
-		t.Errorf("another header: %v", err)
-	}
-	k.Spend(seal.MaxMessages, 0)
-	if err := k.Agrees(keyFor(t, h, prk)); err != nil {
-		t.Errorf("the check must not cost k a message: %v", err)
+	for _, two := range [][2][]byte{{prk, prk[1:]}, {prk[1:], prk}, {prk[1:], prk[1:]}, {nil, nil}} {
+		if _, err := seal.NewSealingKey(h, two[0], two[1]); !errors.Is(err, seal.ErrKeySize) {
+			t.Errorf("derivations of %d and %d bytes: %v", len(two[0]), len(two[1]), err)
+		}
 	}
 }
 

@@ -87,7 +87,7 @@ var (
 	// ErrKeySize is returned when a key to seal with has not 32 bytes.
 	ErrKeySize = errors.New("seal: a key has 32 bytes")
 
-	// ErrDisagree is returned by Agrees: two derivations of one key do not give the same key.
+	// ErrDisagree is returned by NewSealingKey: two derivations of one key do not give the same key.
 	ErrDisagree = errors.New("seal: two derivations of a message key differ")
 )
 

@@ -120,41 +120,39 @@ func (m *material) draw(key api.KeyID, now time.Time) (*messageKey, error) {
 	h := seal.NewMessageHeader(key, m.short())
 	var mk *seal.MessageKey
 	var err error
-	securemem.Do(func() { mk, err = m.deriveTwice(key, h) })
-	if err != nil {
-		return nil, err
+	securemem.Do(func() {
+		var prk, again [32]byte
+		m.prk(prk[:], h)
+		err = errMaterialChanged
+		if m.intact(key) {
+			m.prk(again[:], h)
+			mk, err = seal.NewSealingKey(h, prk[:], again[:])
+		}
+		securemem.Wipe(prk[:])
+		securemem.Wipe(again[:])
+	})
+	runtime.KeepAlive(m) // the secret is freed when m is gone
+	if errors.Is(err, seal.ErrDisagree) {
+		err = fmt.Errorf("%w: %w", errMaterialChanged, err)
 	}
-	return &messageKey{mk, h.Salt, now.Add(api.MessageKeyLife)}, nil
+	return &messageKey{mk, h.Salt, now.Add(api.MessageKeyLife)}, err
 }
 
-func (m *material) deriveTwice(key api.KeyID, h seal.MessageHeader) (*seal.MessageKey, error) {
-	first, err := m.derive(h)
-	if err != nil {
-		return nil, err
-	}
-	if !m.intact(key) {
-		return nil, errMaterialChanged
-	}
-	second, err := m.derive(h)
-	if err != nil {
-		return nil, err
-	}
-	if err := first.Agrees(second); err != nil {
-		return nil, fmt.Errorf("%w: %w", errMaterialChanged, err)
-	}
-	return first, nil
+// prk derives what the message key of a header is expanded from, 32 bytes.
+func (m *material) prk(prk []byte, h seal.MessageHeader) {
+	var input [len(h.KeyID) + len(h.MaterialID) + len(h.Salt)]byte
+	seal.KDF(prk, m.secret.Bytes(), seal.LabelMessage, h.KDFContext(input[:0]))
 }
 
 // derive makes the message key of a header.
 func (m *material) derive(h seal.MessageHeader) (mk *seal.MessageKey, err error) {
 	securemem.Do(func() {
 		var prk [32]byte
-		var input [len(h.KeyID) + len(h.MaterialID) + len(h.Salt)]byte
-		seal.KDF(prk[:], m.secret.Bytes(), seal.LabelMessage, h.KDFContext(input[:0]))
+		m.prk(prk[:], h)
 		mk, err = seal.NewMessageKey(h, prk[:])
 		securemem.Wipe(prk[:])
 	})
-	runtime.KeepAlive(m) // the secret is freed when m is gone
+	runtime.KeepAlive(m)
 	return mk, err
 }
 

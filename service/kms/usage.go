@@ -30,7 +30,7 @@ import (
 
 // Bounds of what is counted in memory, and of what a kill leaves to read again.
 const (
-	usageKeys     = 1 << 15         // keys counted at once, 200 bytes each; then rows are written
+	usageKeys     = 1 << 14         // keys counted at once, 200 bytes each; then rows are written
 	usageEvery    = time.Minute     // between two times that rows are written
 	usagePace     = time.Second     // between two looks at the log, so that many records cost one
 	usageQuiet    = 1 << 20         // records without a use, after which the position is written all the same
