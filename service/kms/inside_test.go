@@ -13,7 +13,7 @@ import (
 // withSecrets are functions and methods that compute with a secret, or copy one in a form that is as good: each is called
 // inside securemem.Do, or by another of them.
 var withSecrets = []string{
-	"Sign", "Clone", "ECDH", "DecryptOAEP", "Encapsulate", "Decapsulate", "deriveTwice",
+	"Sign", "Clone", "ECDH", "DecryptOAEP", "Encapsulate", "Decapsulate", "prk", "NewSealingKey",
 	"expandSecret", "unwrap", "appendPKCS8", "rsaKey", "newAgreement", "NewMessageKey", "NewPrivateKey", "NewKeyFromSeed", "ParseRawPrivateKey",
 	"NewSigningKey", "NewDecapsulationKey", "ed25519Key", "secp256k1Key",
 }
@@ -91,7 +91,7 @@ func TestSecretsAreUsedInside(t *testing.T) {
 			return true
 		})
 	}
-	for _, name := range []string{"Sign", "Clone", "ECDH", "DecryptOAEP", "Encapsulate", "Decapsulate", "deriveTwice", "expandSecret", "NewPrivateKey"} {
+	for _, name := range []string{"Sign", "Clone", "ECDH", "DecryptOAEP", "Encapsulate", "Decapsulate", "prk", "NewSealingKey", "expandSecret", "NewPrivateKey"} {
 		if met[name] == 0 {
 			t.Errorf("no call of %s was met: is it called otherwise?", name)
 		}
