@@ -37,7 +37,7 @@ of a message key of its own, of up to 50000 keys, and old enough (it waits a min
 for every 50000 of them) for the appliance to have forgotten it. The
 first 16384 are decrypted before the measurement and fill the room for derived message
 keys that an account has, so that all others are derived at each decryption; up to
-16384, none is.`,
+8192, none is.`,
 	examples: []string{
 		"keyrack bench --op decrypt --conns 16 --duration 10s",
 		"keyrack bench --depth 1",

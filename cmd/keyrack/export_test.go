@@ -147,3 +147,6 @@ func Typable(words ...string) (left []string, err error) {
 func PermitDeletion(unknown string, force bool) error {
 	return (&deletion{within: 30, force: force}).permit(&need{Unknown: unknown}, time.Now())
 }
+
+// WriteOutput writes a file as a command writes its answer.
+func WriteOutput(path string, b []byte) error { return new(shell).writeOutput(path, b) }

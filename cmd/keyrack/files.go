@@ -106,7 +106,7 @@ func (sh *shell) writeOutput(path string, b []byte) error {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return replaceFile(path, b)
+		return replaceFile(path, b, publish)
 	case err != nil:
 		return err
 	case !info.Mode().IsRegular(): // a device or a pipe cannot be replaced
@@ -117,13 +117,26 @@ func (sh *shell) writeOutput(path string, b []byte) error {
 	if path, err = filepath.EvalSymlinks(path); err != nil {
 		return err
 	}
-	return replaceFile(path, b)
+	return replaceFile(path, b, os.Rename)
+}
+
+// publish gives a finished file its name, unless somebody was faster. A file system without links, FAT say, cannot tell.
+func publish(finished, path string) error {
+	err := os.Link(finished, path)
+	switch {
+	case err == nil:
+		return os.Remove(finished)
+	case errors.Is(err, fs.ErrExist):
+		return taken(path)
+	}
+	return os.Rename(finished, path)
 }
 
 // replaceFile makes path a file of its own, mode 0600: after a crash it is not
 // there, or as empty as it was, or whole. The new one is written beside it, since a rename
-// works within one file system only, and synced before it gets the name.
-func replaceFile(path string, b []byte) error {
+// works within one file system only, and synced before it gets the name by publish, or by os.Rename
+// where an empty one is.
+func replaceFile(path string, b []byte, name func(finished, path string) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".keyrack-*")
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return &fs.PathError{Op: "create", Path: path, Err: e.Err} // the name that was asked for
@@ -136,7 +149,7 @@ func replaceFile(path string, b []byte) error {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
+		err = name(f.Name(), path)
 	}
 	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))

@@ -146,7 +146,8 @@ func keyCancelDeletionFlags(fs *flag.FlagSet) action {
 		}
 		now, err := call(c, kmsapi.DescribeKey, &kmsapi.DescribeKeyRequest{KeyId: ref})
 		if err != nil {
-			return fmt.Errorf("the key is kept, but its state is not known: %w", err)
+			fmt.Fprintln(sh.err, "the key is kept; its state is not known:", err)
+			return nil
 		}
 		k := kept{out.KeyId, now.KeyMetadata.KeyState.String(), "keyrack key enable " + oneLine(key)}
 		does := "lets it be used again"

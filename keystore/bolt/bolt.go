@@ -109,7 +109,8 @@ func openLocked(path string, f *os.File, mapping func(size int64) int) (*Store, 
 	}
 	e := &engine{path: path, file: f, room: mapping(size), end: (*bbolt.Tx).Commit, between: func() {}}
 	if err := e.open(); err != nil {
-		return nil, errors.Join(err, f.Close())
+		_ = release(f) // bolt may have closed it
+		return nil, err
 	}
 	local, err := keystore.NewLocal(e)
 	if err != nil {

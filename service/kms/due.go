@@ -150,29 +150,44 @@ var dueWords = map[dueKind]string{
 }
 
 // DueUntil says what is to be done up to a time, for people: one sentence for each of the
-// first 99 pieces, and one that counts the others.
+// first 99 pieces, one that counts the others, and one that counts rows that cannot be read.
 func (s *Service) DueUntil(ctx context.Context, until time.Time) (all []string, err error) {
 	const most = 99
 	lo, hi := keystore.Range(keystore.SpaceDue)
-	err = s.store.View(ctx, func(r keystore.Reader) error {
-		all = nil
-		more := 0
-		for e, err := range r.Scan(lo, hi) {
-			if err != nil {
-				return err
+	more, broken := 0, 0
+	for from := lo; from.Valid() && err == nil; {
+		next := keystore.Name{}
+		err = s.store.View(ctx, func(r keystore.Reader) error {
+			for e, err := range r.Scan(from, hi) {
+				if errors.Is(err, keystore.ErrDamaged) && e.Name.Valid() {
+					broken++
+					next = behindRow(e.Name)
+					return nil
+				}
+				if err != nil {
+					return err
+				}
+				d, ok := parseDue(e.Name)
+				if !ok {
+					broken++
+					continue
+				}
+				if d.at.Time().After(until) {
+					return nil
+				}
+				if more++; more <= most {
+					all = append(all, fmt.Sprintf("key %s %s", d.key, dueWords[d.kind]))
+				}
 			}
-			d, ok := parseDue(e.Name)
-			if ok && d.at.Time().After(until) {
-				break
-			}
-			if more++; more <= most {
-				all = append(all, fmt.Sprintf("key %s %s", d.key, dueWords[d.kind]))
-			}
-		}
-		if more > most {
-			all = append(all, fmt.Sprintf("and %d more", more-most))
-		}
-		return nil
-	})
+			return nil
+		})
+		from = next
+	}
+	if more > most {
+		all = append(all, fmt.Sprintf("and %d more", more-most))
+	}
+	if broken > 0 {
+		all = append(all, fmt.Sprintf("%d rows of due work cannot be read: run keyrack check", broken))
+	}
 	return all, err
 }

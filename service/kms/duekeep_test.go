@@ -3,6 +3,7 @@ package kms_test
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -144,6 +145,10 @@ func TestBrokenDueWork(t *testing.T) {
 				return nil
 			}); err != nil {
 				t.Fatal(err)
+			}
+			told, err := r.KMS().DueUntil(t.Context(), r.clock.Now().Add(3*time.Hour))
+			if want := "key " + keyID(t, arns[1]).String() + " gets a new material"; err != nil || !slices.Contains(told, want) {
+				t.Errorf("people are told %q, %v", told, err)
 			}
 			r.advance(3 * time.Hour)
 			kms.WakeDue(r.KMS())

@@ -173,10 +173,11 @@ func (p *pass) run(ctx context.Context) (next time.Duration) {
 			mended++
 			err = p.s.mendDue(ctx, page.broken, err)
 		}
-		if p.fail(ctx, dueItem{}, err) {
-			break
-		}
 		from, more, next = page.next, page.more, page.until
+		if p.fail(ctx, dueItem{}, err) {
+			from = behindRow(page.broken)
+			more = from.Valid()
+		}
 	}
 	if next == 0 || next > p.every {
 		return p.every
@@ -185,6 +186,14 @@ func (p *pass) run(ctx context.Context) (next time.Duration) {
 		p.s.due.looks.Store(int64(api.TimeOf(at.Add(next))))
 	}
 	return next
+}
+
+// behindRow returns the least name behind that of a row which cannot be read, or no name.
+func behindRow(n keystore.Name) keystore.Name {
+	if !n.Valid() {
+		return n
+	}
+	return keystore.MakeName(n.Space(), append(n.Components(), "")...)
 }
 
 // do does pieces of work, some beside each other.
